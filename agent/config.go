@@ -1,0 +1,92 @@
+// Package agent is the collection core: it reads records from the machine,
+// keeps them in the spool and delivers them to workspaces. It knows nothing of
+// Azure's guest agent.
+package agent
+
+import (
+	"time"
+)
+
+// Config is what the agent obeys: written by the handler from what the user
+// wrote, read by `run`. It holds no secret; those come in files of their own.
+type Config struct {
+	// Generation changes whenever anything in the config or its secrets does.
+	// Health carries it back, so that a verdict is known to be about this one.
+	Generation string `json:"generation"`
+
+	Workspaces []Workspace `json:"workspaces"`
+	Sources    Sources     `json:"sources"`
+	Limits     Limits      `json:"limits"`
+
+	// VMResourceID is the ARM id that fills _ResourceId; empty when unknown.
+	VMResourceID string `json:"vmResourceId,omitempty"`
+	// TrustedCertificatesFile is a PEM file of authorities to trust besides
+	// the system's.
+	TrustedCertificatesFile string `json:"trustedCertificatesFile,omitempty"`
+}
+
+// A Workspace is one Log Analytics workspace to deliver to.
+type Workspace struct {
+	ID     string `json:"id"`     // GUID, lower case
+	Domain string `json:"domain"` // opinsights.azure.com
+	Name   string `json:"name,omitempty"`
+}
+
+// Sources lists what is collected.
+type Sources struct {
+	Heartbeat  Heartbeat   `json:"heartbeat"`
+	Syslog     *Syslog     `json:"syslog,omitempty"`
+	Counters   []Counters  `json:"counters,omitempty"`
+	CustomLogs []CustomLog `json:"customLogs,omitempty"`
+}
+
+// Heartbeat is the row that says the machine lives.
+type Heartbeat struct {
+	Interval Duration `json:"interval"` // default 60 s
+}
+
+// Syslog is what arrives from the syslog daemon.
+type Syslog struct {
+	// Selectors say which messages are wanted; a message is kept when any
+	// selector has its facility and severity.
+	Selectors []SyslogSelector `json:"selectors"`
+	// UDP and TCP are loopback addresses to listen on besides the Unix socket,
+	// host:port; empty by default.
+	UDP string `json:"udp,omitempty"`
+	TCP string `json:"tcp,omitempty"`
+}
+
+// A SyslogSelector names facilities and severities by the words of
+// oms-protocol d.4 (kern … local7; emerg … debug); "*" is all.
+type SyslogSelector struct {
+	Facilities []string `json:"facilities"`
+	Severities []string `json:"severities"`
+}
+
+// Counters is one set of performance counters with its sampling interval.
+type Counters struct {
+	Interval Duration `json:"interval"`
+	// Specifiers are \Object(Instance)\Counter or Object(Instance)\Counter,
+	// in the names of the Perf table; * is any instance or any counter.
+	Specifiers []string `json:"specifiers"`
+}
+
+// CustomLog is a set of text files followed line by line into one table.
+type CustomLog struct {
+	Table    string   `json:"table"`    // MyApp_CL
+	Patterns []string `json:"patterns"` // absolute paths with * ? [] {} **
+	// FromStart reads files that exist at the very first start from their
+	// beginning; otherwise from their end. Files that appear later are always
+	// read from the beginning.
+	FromStart bool `json:"fromStart,omitempty"`
+}
+
+// Limits are ceilings on what the agent may use.
+type Limits struct {
+	DiskMB     int `json:"diskMB"`     // spool, all of it
+	CPUPercent int `json:"cpuPercent"` // of one core
+	MemoryMB   int `json:"memoryMB"`
+}
+
+// Duration is a time.Duration that JSON spells as Go does: "10s".
+type Duration time.Duration

@@ -1,0 +1,44 @@
+// Package record says what a record is and turns records into request bodies.
+//
+// A record is one row bound for a table. Sources write rows straight into the
+// open Batch of the table; the batch is compressed piece by piece, once, and
+// the pieces put one after the other are the exact body of the request that
+// delivers them. Nothing is decoded or encoded again later.
+package record
+
+// A Table is where records land, and how a request for it is dressed. Tables
+// are compared by pointer within a process and by Label across restarts.
+type Table struct {
+	// Name is what a person sees in the workspace: Syslog, MyApp_CL.
+	Name string `json:"name"`
+	// DataType and IPName head the envelope of a standard table
+	// ({"DataType":…,"IPName":…,"DataItems":[…]}). Empty for a custom table,
+	// whose body is a bare JSON array.
+	DataType string `json:"dataType,omitempty"`
+	IPName   string `json:"ipName,omitempty"`
+	// LogType is the Log-Type header of a custom table: Name without _CL.
+	LogType string `json:"logType,omitempty"`
+	// TimeField names the column that fills TimeGenerated, for custom tables.
+	TimeField string `json:"timeField,omitempty"`
+}
+
+// Kind says how a field's value is written.
+type Kind uint8
+
+const (
+	// Text is escaped into a JSON string. Invalid UTF-8 becomes U+FFFD.
+	Text Kind = iota
+	// JSON is a ready JSON value, written as it is.
+	JSON
+	// Members is one or more ready members ("A":"b","C":1), written as they
+	// are; Key is not used. For what is the same in every row of a source.
+	Members
+)
+
+// A Field is one column of a row, or several with Kind Members. Key is a
+// column name of ASCII letters, digits and underscores.
+type Field struct {
+	Key   string
+	Kind  Kind
+	Value []byte
+}
