@@ -6,6 +6,11 @@
 // delivers them. Nothing is decoded or encoded again later.
 package record
 
+import (
+	"encoding/json"
+	"fmt"
+)
+
 // A Table is where records land, and how a request for it is dressed. Tables
 // are compared by pointer within a process and by Label across restarts.
 type Table struct {
@@ -20,6 +25,47 @@ type Table struct {
 	LogType string `json:"logType,omitempty"`
 	// TimeField names the column that fills TimeGenerated, for custom tables.
 	TimeField string `json:"timeField,omitempty"`
+}
+
+// Label returns the table as JSON: what the spool keeps with each batch, so
+// that after a restart ParseLabel knows where the batch is bound.
+func (t *Table) Label() []byte {
+	label, err := json.Marshal(t)
+	if err != nil {
+		panic("BUG: a table is strings only: " + err.Error())
+	}
+	return label
+}
+
+// ParseLabel returns the table that a label was made of. Fields that this
+// version does not know are ignored.
+func ParseLabel(label []byte) (*Table, error) {
+	t := new(Table)
+	if err := json.Unmarshal(label, t); err != nil {
+		return nil, fmt.Errorf("parse table label of %d bytes: %w", len(label), err)
+	}
+	if t.Name == "" {
+		return nil, fmt.Errorf("parse table label of %d bytes: no table name", len(label))
+	}
+	return t, nil
+}
+
+// head is what stands before the rows in a body for the table.
+func (t *Table) head() []byte {
+	if t.DataType == "" {
+		return []byte("[")
+	}
+	head := AppendText([]byte(`{"DataType":`), []byte(t.DataType))
+	head = AppendText(append(head, `,"IPName":`...), []byte(t.IPName))
+	return append(head, `,"DataItems":[`...)
+}
+
+// foot is what stands after them.
+func (t *Table) foot() []byte {
+	if t.DataType == "" {
+		return []byte("]")
+	}
+	return []byte("]}")
 }
 
 // Kind says how a field's value is written.
