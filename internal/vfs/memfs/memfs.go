@@ -1,0 +1,494 @@
+// Package memfs is a disk for tests: it keeps apart what a process sees and
+// what has been made durable, so that a test can cut the power at any moment
+// and look at a state that a real disk might be left in. Any single operation
+// can be made to fail.
+package memfs
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sync"
+
+	"github.com/openloganalytics/agent/internal/vfs"
+)
+
+// sector is the unit in which unsynced bytes reach the disk or do not.
+const sector = 512
+
+// FS is a folder in memory, a vfs.FS. Make one with New.
+type FS struct {
+	// OnOp, when set, is called before each operation, outside all locks. It
+	// may call Crash, to see what a power cut at this moment would leave.
+	OnOp func(op Op, name string)
+
+	mu       sync.Mutex
+	names    map[string]*inode // what a process sees
+	durable  map[string]*inode // what SyncDir has made sure of
+	pending  []change          // what it has not
+	capacity int64
+	life     int // of the process; handles of an earlier one are dead
+	locked   bool
+	counts   [opCount]int
+	faults   []*Fault
+}
+
+// A change is one operation on names: to has node now, from is gone. Either
+// may be empty.
+type change struct {
+	from, to string
+	node     *inode
+}
+
+func (c change) apply(names map[string]*inode) {
+	if c.from != "" {
+		delete(names, c.from)
+	}
+	if c.to != "" {
+		names[c.to] = c.node
+	}
+}
+
+// An inode is a file's bytes, with or without a name.
+type inode struct {
+	seen   []byte             // what a process reads
+	synced []byte             // what the last good Sync made sure of
+	dirty  map[int64]struct{} // sectors to write at the next Sync
+	lost   map[int64]struct{} // sectors that a failed Sync has dropped
+}
+
+// New returns an empty folder on a disk without end.
+func New() *FS {
+	return &FS{names: map[string]*inode{}, durable: map[string]*inode{}, capacity: 1 << 60}
+}
+
+// SetCapacity limits the bytes that all files may hold together; what is there
+// already stays.
+func (m *FS) SetCapacity(size int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.capacity = size
+}
+
+// Used returns the bytes of all files together.
+func (m *FS) Used() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.used()
+}
+
+func (m *FS) used() int64 {
+	var n int64
+	for _, node := range m.names {
+		n += int64(len(node.seen))
+	}
+	return n
+}
+
+// ReadFile returns a copy of the bytes of a file, nil when there is none.
+func (m *FS) ReadFile(name string) []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if node := m.names[name]; node != nil {
+		return bytes.Clone(node.seen)
+	}
+	return nil
+}
+
+// WriteFile sets the bytes of a file and makes them durable at once; nil
+// removes it.
+func (m *FS) WriteFile(name string, data []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if data == nil {
+		delete(m.names, name)
+		delete(m.durable, name)
+		return
+	}
+	node := &inode{seen: bytes.Clone(data), synced: bytes.Clone(data)}
+	m.names[name], m.durable[name] = node, node
+}
+
+// Kill ends the process that uses m: its handles are dead and its lock is
+// free, but the kernel still has everything that was written.
+func (m *FS) Kill() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.life++
+	m.locked = false
+}
+
+// Crash cuts the power of a copy of m and returns what is on the disk then.
+// Each change of names since the last SyncDir may have been kept or not, and
+// so may each sector written since the last Sync; a sector may also hold zeros
+// or garbage. The file's length is anything between the old and the new.
+func (m *FS) Crash(rng *rand.Rand) *FS {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	names := maps.Clone(m.durable)
+	keep := chooser(rng)
+	for _, c := range m.pending {
+		if keep() == kept {
+			c.apply(names)
+		}
+	}
+	after := New()
+	after.capacity = m.capacity
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		after.WriteFile(name, names[name].crash(rng))
+	}
+	return after
+}
+
+// fate is what became of a change that was not synced.
+type fate int
+
+const (
+	kept fate = iota
+	dropped
+	zeroed
+	garbled
+)
+
+// chooser returns a source of fates. Often all of one crash are alike: those
+// are the states in which much depends on few changes.
+func chooser(rng *rand.Rand) func() fate {
+	switch rng.IntN(6) {
+	case 0:
+		return func() fate { return kept }
+	case 1:
+		return func() fate { return dropped }
+	case 2: // the first few, as an orderly disk would
+		left := rng.IntN(8)
+		return func() fate {
+			if left--; left >= 0 {
+				return kept
+			}
+			return dropped
+		}
+	}
+	return func() fate {
+		switch rng.IntN(8) {
+		case 0:
+			return zeroed
+		case 1:
+			return garbled
+		case 2, 3, 4:
+			return dropped
+		}
+		return kept
+	}
+}
+
+func (n *inode) crash(rng *rand.Rand) []byte {
+	size := len(n.synced)
+	if low, high := min(len(n.seen), size), max(len(n.seen), size); low != high {
+		size = []int{low, high, low + rng.IntN(high-low+1)}[rng.IntN(3)]
+	}
+	data := make([]byte, size)
+	copy(data, n.synced)
+	unsure := slices.Sorted(maps.Keys(n.dirty))
+	unsure = append(unsure, slices.Sorted(maps.Keys(n.lost))...)
+	choose := chooser(rng)
+	for _, s := range unsure {
+		at := min(s*sector, int64(size))
+		part := data[at:min(at+sector, int64(size))]
+		switch choose() {
+		case kept:
+			if at < int64(len(n.seen)) {
+				copy(part, n.seen[at:])
+			}
+		case zeroed:
+			clear(part)
+		case garbled:
+			for i := range part {
+				part[i] = byte(rng.Uint32())
+			}
+		case dropped:
+		}
+	}
+	return data
+}
+
+// sync makes everything durable that no earlier failed sync has dropped.
+func (n *inode) sync() {
+	old := n.synced
+	n.synced = make([]byte, len(n.seen))
+	copy(n.synced, old)
+	for s := range n.dirty {
+		at := min(s*sector, int64(len(n.seen)))
+		copy(n.synced[at:], n.seen[at:min(at+sector, int64(len(n.seen)))])
+		delete(n.lost, s)
+	}
+	n.dirty = nil
+}
+
+// fail is a sync that failed: the kernel drops what it should have written and
+// forgets that it ever had to.
+func (n *inode) fail() {
+	if n.lost == nil {
+		n.lost = map[int64]struct{}{}
+	}
+	for s := range n.dirty {
+		n.lost[s] = struct{}{}
+	}
+	n.dirty = nil
+}
+
+// Create implements vfs.FS.
+func (m *FS) Create(name string) (vfs.File, error) {
+	if err := m.begin(Create, name); err != nil {
+		return nil, err
+	}
+	defer m.mu.Unlock()
+	if m.names[name] != nil {
+		return nil, &fs.PathError{Op: "create", Path: name, Err: fs.ErrExist}
+	}
+	node := &inode{}
+	m.change(change{to: name, node: node})
+	return &handle{fs: m, name: name, node: node, life: m.life}, nil
+}
+
+// OpenWrite implements vfs.FS.
+func (m *FS) OpenWrite(name string) (vfs.File, error) {
+	h, err := m.open(OpenWrite, name)
+	if err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// Open implements vfs.FS.
+func (m *FS) Open(name string) (vfs.Reader, error) {
+	h, err := m.open(Open, name)
+	if err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+func (m *FS) open(op Op, name string) (*handle, error) {
+	if err := m.begin(op, name); err != nil {
+		return nil, err
+	}
+	defer m.mu.Unlock()
+	node := m.names[name]
+	if node == nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	return &handle{fs: m, name: name, node: node, life: m.life}, nil
+}
+
+// Rename implements vfs.FS.
+func (m *FS) Rename(from, to string) error {
+	if err := m.begin(Rename, from); err != nil {
+		return err
+	}
+	defer m.mu.Unlock()
+	node := m.names[from]
+	if node == nil {
+		return &fs.PathError{Op: "rename", Path: from, Err: fs.ErrNotExist}
+	}
+	m.change(change{from: from, to: to, node: node})
+	return nil
+}
+
+// Remove implements vfs.FS.
+func (m *FS) Remove(name string) error {
+	if err := m.begin(Remove, name); err != nil {
+		return err
+	}
+	defer m.mu.Unlock()
+	if m.names[name] == nil {
+		return &fs.PathError{Op: "remove", Path: name, Err: fs.ErrNotExist}
+	}
+	m.change(change{from: name})
+	return nil
+}
+
+func (m *FS) change(c change) {
+	c.apply(m.names)
+	m.pending = append(m.pending, c)
+}
+
+// List implements vfs.FS.
+func (m *FS) List() ([]string, error) {
+	if err := m.begin(List, ""); err != nil {
+		return nil, err
+	}
+	defer m.mu.Unlock()
+	return slices.Sorted(maps.Keys(m.names)), nil
+}
+
+// SyncDir implements vfs.FS.
+func (m *FS) SyncDir() error {
+	if err := m.begin(SyncDir, ""); err != nil {
+		return err
+	}
+	defer m.mu.Unlock()
+	m.durable = maps.Clone(m.names)
+	m.pending = nil
+	return nil
+}
+
+// Free implements vfs.FS.
+func (m *FS) Free() (uint64, error) {
+	if err := m.begin(Free, ""); err != nil {
+		return 0, err
+	}
+	defer m.mu.Unlock()
+	return uint64(max(m.capacity-m.used(), 0)), nil //nolint:gosec // G115: not negative
+}
+
+// Lock implements vfs.FS.
+func (m *FS) Lock() (io.Closer, error) {
+	if err := m.begin(Lock, ""); err != nil {
+		return nil, err
+	}
+	defer m.mu.Unlock()
+	if m.locked {
+		return nil, errors.New("lock folder in memory: another process owns it")
+	}
+	m.locked = true
+	return &lock{fs: m, life: m.life}, nil
+}
+
+type lock struct {
+	fs   *FS
+	life int
+}
+
+func (l *lock) Close() error {
+	l.fs.mu.Lock()
+	defer l.fs.mu.Unlock()
+	if l.life == l.fs.life {
+		l.fs.locked = false
+	}
+	return nil
+}
+
+// A handle is an open file, for writing or for reading.
+type handle struct {
+	fs     *FS
+	name   string
+	node   *inode
+	life   int
+	closed bool
+}
+
+// begin counts the operation, lets a fault have its way and takes the lock.
+func (h *handle) begin(op Op) error {
+	if err := h.fs.begin(op, h.name); err != nil {
+		return err
+	}
+	if h.closed || h.life != h.fs.life {
+		h.fs.mu.Unlock()
+		return &fs.PathError{Op: op.String(), Path: h.name, Err: fs.ErrClosed}
+	}
+	return nil
+}
+
+// WriteAt implements io.WriterAt. A write that fails or meets the end of the
+// disk leaves the part of the bytes written that fitted.
+func (h *handle) WriteAt(p []byte, off int64) (int, error) {
+	err := h.begin(Write)
+	var short *shortWrite
+	switch {
+	case errors.As(err, &short):
+		h.fs.mu.Lock()
+		defer h.fs.mu.Unlock()
+		n := min(short.n, len(p))
+		h.write(p[:n], off)
+		return n, short.err
+	case err != nil:
+		return 0, err
+	}
+	defer h.fs.mu.Unlock()
+	grow := max(off+int64(len(p))-int64(len(h.node.seen)), 0)
+	if over := grow - max(h.fs.capacity-h.fs.used(), 0); over > 0 {
+		n := max(len(p)-int(over), 0)
+		h.write(p[:n], off)
+		return n, &fs.PathError{Op: "write", Path: h.name, Err: vfs.ErrNoSpace}
+	}
+	h.write(p, off)
+	return len(p), nil
+}
+
+func (h *handle) write(p []byte, off int64) {
+	if len(p) == 0 {
+		return
+	}
+	n := h.node
+	if end := int(off) + len(p); end > len(n.seen) {
+		n.seen = append(n.seen, make([]byte, end-len(n.seen))...)
+	}
+	copy(n.seen[off:], p)
+	if n.dirty == nil {
+		n.dirty = map[int64]struct{}{}
+	}
+	for s := off / sector; s*sector < off+int64(len(p)); s++ {
+		n.dirty[s] = struct{}{}
+	}
+}
+
+// Sync implements vfs.File.
+func (h *handle) Sync() error {
+	if err := h.begin(Sync); err != nil {
+		if !errors.Is(err, fs.ErrClosed) {
+			h.fs.mu.Lock()
+			defer h.fs.mu.Unlock()
+			h.node.fail()
+		}
+		return err
+	}
+	defer h.fs.mu.Unlock()
+	h.node.sync()
+	return nil
+}
+
+// Truncate implements vfs.File.
+func (h *handle) Truncate(size int64) error {
+	if err := h.begin(Truncate); err != nil {
+		return err
+	}
+	defer h.fs.mu.Unlock()
+	h.node.seen = h.node.seen[:min(size, int64(len(h.node.seen)))]
+	return nil
+}
+
+// ReadAt implements io.ReaderAt.
+func (h *handle) ReadAt(p []byte, off int64) (int, error) {
+	if err := h.begin(Read); err != nil {
+		return 0, err
+	}
+	defer h.fs.mu.Unlock()
+	if off >= int64(len(h.node.seen)) {
+		return 0, io.EOF
+	}
+	n := copy(p, h.node.seen[off:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// Size implements vfs.Reader.
+func (h *handle) Size() (int64, error) {
+	if err := h.begin(Size); err != nil {
+		return 0, err
+	}
+	defer h.fs.mu.Unlock()
+	return int64(len(h.node.seen)), nil
+}
+
+// Close implements io.Closer.
+func (h *handle) Close() error {
+	h.fs.mu.Lock()
+	defer h.fs.mu.Unlock()
+	h.closed = true
+	return nil
+}

@@ -1,0 +1,57 @@
+package vfs
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// noSpace and readOnly are how the kernel says so.
+var (
+	noSpace  = []error{unix.ENOSPC, unix.EDQUOT}
+	readOnly = []error{unix.EROFS}
+)
+
+// syncData makes the bytes and the length of f durable, not its times.
+func syncData(f *os.File) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		for {
+			failed = unix.Fdatasync(int(fd)) //nolint:gosec // G115: descriptors are small
+			if !errors.Is(failed, unix.EINTR) {
+				return
+			}
+		}
+	})
+	if err == nil && failed != nil {
+		err = &os.PathError{Op: "fdatasync", Path: f.Name(), Err: failed}
+	}
+	return err
+}
+
+// syncDir makes the names in a folder durable. A file system that cannot sync
+// folders says EINVAL and has no stronger promise to give.
+func syncDir(path string) error {
+	f, err := os.Open(path) //nolint:gosec // G304: the folder's owner names it
+	if err != nil {
+		return err
+	}
+	err = f.Sync()
+	if errors.Is(err, unix.EINVAL) {
+		err = nil
+	}
+	return errors.Join(err, f.Close())
+}
+
+func free(path string) (uint64, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(path, &s); err != nil {
+		return 0, &os.PathError{Op: "statfs", Path: path, Err: err}
+	}
+	return s.Bavail * uint64(s.Bsize), nil //nolint:gosec // G115: a block size is positive
+}
