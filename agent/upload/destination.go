@@ -32,25 +32,28 @@ type Batch struct {
 type Answer int
 
 const (
-	// Retry: the batch stays, the destination is paused with back-off.
-	// It is the zero value: what nobody answered is tried again.
+	// Retry says that the batch stays and the destination is paused with
+	// back-off. It is the zero value: what nobody answered is tried again.
 	Retry Answer = iota
-	// Accepted: the destination has it, its cursor moves.
+	// Accepted says that the destination has it: its cursor moves.
 	Accepted
-	// Refused: the destination will never take this batch as it is (400); it
-	// is bisected to the record at fault, which is set aside.
+	// Refused says that the destination will never take this batch as it is
+	// (400); it is bisected to the record at fault, which is set aside.
 	Refused
-	// TooLarge: the destination takes the rows, but not so many at once (413).
+	// TooLarge says that the destination takes the rows, but not so many at
+	// once (413).
 	TooLarge
-	// Hold: the destination refuses us, not the batch (401, 403, 404): nothing
-	// is dropped, the destination is probed at long intervals.
+	// Hold says that the destination refuses us, not the batch (401, 403, 404):
+	// nothing is dropped, the destination is probed every RetryAfter, a quarter
+	// of an hour when that is 0.
 	Hold
 )
 
 // A Result is the answer with what is known about it.
 type Result struct {
 	Answer Answer
-	// RetryAfter is what the server asked for, 0 when it asked for nothing.
+	// RetryAfter is what the server asked for, 0 when it asked for nothing; with
+	// Hold it is how often to probe.
 	RetryAfter time.Duration
 	// Why says in a sentence what was wrong and what to do, for status and
 	// log; empty when accepted. It never holds a secret or a record's text.
