@@ -1,0 +1,349 @@
+package syslog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/openloganalytics/agent/agent/record"
+	"github.com/openloganalytics/agent/agent/source"
+)
+
+// How long a receiver that found little to read lets more gather before it
+// reads again: one wake-up for many messages.
+const (
+	lazy  = 10 * time.Millisecond
+	brisk = 2 * time.Millisecond // a Unix socket holds few messages, and its sender waits
+)
+
+const (
+	fewBytes    = 16 << 10
+	fewMessages = 8
+)
+
+// A receiver takes messages from one input and emits them in groups. It is for
+// one goroutine.
+type receiver struct {
+	source   *Source
+	out      source.Emitter
+	thing    string
+	closing  context.Context //nolint:containedctx // outlives the context that ends reading
+	patience time.Duration   // how long an Emit may wait; 0 as long as it takes
+
+	writer *writer
+	group  []Message
+	size   int // of the group's values, at most, in bytes
+	now    time.Time
+	last   uint8 // facility of the latest message
+
+	cut     uint8 // facility of the latest message that was cut
+	missing int64 // bytes of cut messages, not told yet
+}
+
+func (s *Source) receiver(closing context.Context, out source.Emitter, thing string) *receiver {
+	return &receiver{source: s, out: out, thing: thing, closing: closing, writer: newWriter(s.self)}
+}
+
+// rowValues is the most that a row has in values besides the message, in bytes.
+const rowValues = 320
+
+// begin says that messages were read just now.
+func (r *receiver) begin() {
+	r.now = r.source.opts.Now()
+	r.writer.begin(r.now)
+}
+
+// take adds a message to the group if it is wanted. The bytes must stay as
+// they are until emit.
+func (r *receiver) take(msg []byte) error {
+	if r.size+len(msg)+rowValues > source.MaxEmit {
+		if err := r.emit(); err != nil {
+			return err
+		}
+	}
+	r.group = append(r.group, Message{})
+	m := &r.group[len(r.group)-1]
+	Parse(msg, r.now, time.Local, m)
+	r.last = m.Facility
+	if !r.source.wanted.has(m.Facility, m.Severity) {
+		r.group = r.group[:len(r.group)-1]
+		return nil
+	}
+	if m.Time.IsZero() {
+		m.Time = r.now
+	}
+	r.size += len(msg) + rowValues
+	return nil
+}
+
+// emit hands the group over. What the spool does not take in time is lost.
+func (r *receiver) emit() error {
+	if len(r.group) == 0 {
+		return nil
+	}
+	ctx, cancel := r.closing, context.CancelFunc(func() {})
+	if r.patience > 0 {
+		ctx, cancel = context.WithTimeout(ctx, r.patience)
+	}
+	defer cancel()
+	err := r.out.Emit(ctx, r.source.table, func(b *record.Batch) {
+		for i := range r.group {
+			r.writer.add(b, &r.group[i])
+		}
+	})
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		r.lose("spool-full")
+		err = nil
+	default:
+		r.lose("emit-failed")
+		err = fmt.Errorf("emit syslog messages: %w", err)
+	}
+	r.group, r.size = r.group[:0], 0
+	return err
+}
+
+// lose tells that the group is lost, by facility.
+func (r *receiver) lose(reason string) {
+	var losses [facilities]source.Loss
+	for i := range r.group {
+		m := &r.group[i]
+		loss := &losses[m.Facility]
+		if loss.Records == 0 {
+			loss.First, loss.Last = m.Time, m.Time
+		}
+		loss.Records++
+		loss.Bytes += int64(len(m.Text))
+		if m.Time.Before(loss.First) {
+			loss.First = m.Time
+		}
+		if m.Time.After(loss.Last) {
+			loss.Last = m.Time
+		}
+	}
+	for facility, loss := range losses {
+		if loss.Records > 0 {
+			loss.Reason, loss.Class = reason, facilityName(uint8(facility))
+			r.out.Lost(loss)
+		}
+	}
+}
+
+// truncated tells that bytes of messages are lost, at least so many. The
+// messages are not: their records have what there is of them.
+func (r *receiver) truncated(bytes int64) {
+	r.out.Lost(source.Loss{Reason: "truncated", Class: facilityName(r.cut), Bytes: bytes, First: r.now, Last: r.now})
+}
+
+// drainLimit is how long, after ctx ended, a receiver goes on to read from a
+// sender that does not stop.
+const drainLimit = 2 * time.Second
+
+// A stream is a pipe or a connection.
+type stream interface {
+	io.Reader
+	SetReadDeadline(t time.Time) error
+}
+
+// stream receives from in until it ends or is silent for as long as idle, or
+// until ctx ended and nothing has come for as long as quiet.
+func (r *receiver) stream(ctx context.Context, in stream, f *framer, idle, quiet time.Duration) error {
+	stop := context.AfterFunc(ctx, func() { r.deadline(in, 0) })
+	defer stop()
+	var err error
+	for err == nil {
+		if idle > 0 {
+			r.deadline(in, idle)
+		}
+		if ctx.Err() != nil { // asked after the deadline was set, lest it replace that of stop
+			break
+		}
+		n := 0
+		if n, err = r.read(in, f); err == nil && n < fewBytes {
+			pause(ctx, lazy)
+		}
+	}
+	if ctx.Err() != nil && isTimeout(err) {
+		err = nil
+	}
+	for end := time.Now().Add(drainLimit); err == nil && time.Now().Before(end); {
+		r.deadline(in, quiet)
+		_, err = r.read(in, f)
+	}
+	if isTimeout(err) || errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// read reads once and emits the messages that are complete.
+func (r *receiver) read(in io.Reader, f *framer) (n int, err error) {
+	n, err = in.Read(f.space())
+	if failed := r.filled(f, n); failed != nil {
+		return n, failed
+	}
+	return n, err
+}
+
+// filled emits the messages that are complete with n bytes more.
+func (r *receiver) filled(f *framer, n int) error {
+	f.filled(n)
+	r.begin()
+	for {
+		msg, cut, ok := f.next()
+		if !ok {
+			break
+		}
+		if err := r.take(msg); err != nil {
+			return err
+		}
+		if cut {
+			r.cut = r.last
+			if f.marked {
+				r.missing++ // how many is not known: the sender did not notice
+			}
+		}
+	}
+	if r.missing += f.skipped; r.missing > 0 {
+		r.truncated(r.missing)
+		r.missing, f.skipped = 0, 0
+	}
+	return r.emit()
+}
+
+// rest emits what the stream ended with, a message without its end.
+func (r *receiver) rest(f *framer) error {
+	rest := f.rest()
+	if len(rest) == 0 {
+		return nil
+	}
+	if err := r.take(rest); err != nil {
+		return err
+	}
+	return r.emit()
+}
+
+// A datagramConn is a Unix or UDP socket.
+type datagramConn interface {
+	stream
+	syscall.Conn
+}
+
+// datagrams receives from conn, one message in each datagram, until ctx ended
+// and nothing is left. closeRead, if there is one, keeps senders out by then.
+func (r *receiver) datagrams(ctx context.Context, conn datagramConn, gather time.Duration, closeRead func() error) error {
+	socket, err := newSocket(conn)
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { r.deadline(conn, 0) })
+	defer stop()
+	arena := make([]byte, datagramArena+maxMessage+1)
+	for err == nil {
+		n := 0
+		if n, err = r.arrived(conn, socket, arena); err == nil && n < fewMessages {
+			pause(ctx, gather)
+		}
+	}
+	if ctx.Err() == nil || !isTimeout(err) {
+		return err
+	}
+	if closeRead != nil {
+		if err := closeRead(); err != nil {
+			return fmt.Errorf("close socket for senders: %w", err)
+		}
+	}
+	err = nil
+	for empty, end := 0, time.Now().Add(drainLimit); err == nil && empty < maxQueue && time.Now().Before(end); empty++ {
+		r.deadline(conn, datagramQuiet)
+		n := 0
+		if n, err = r.arrived(conn, socket, arena); n > 0 {
+			empty = 0
+		}
+	}
+	r.dropped(socket, time.Minute)
+	if isTimeout(err) {
+		return nil
+	}
+	return err
+}
+
+const (
+	// datagramArena is what is read in one go, in bytes.
+	datagramArena = 256 << 10
+	// datagramQuiet is how long nothing comes from a socket that is empty.
+	datagramQuiet = 10 * time.Millisecond
+	// maxQueue is more datagrams than a Unix socket holds. So many without a
+	// byte are none at all: a socket that was closed for senders reads as empty
+	// datagrams in the end.
+	maxQueue = 10000
+)
+
+// arrived waits for a datagram, takes what else is there, and emits it. It
+// returns how many had a message in them.
+func (r *receiver) arrived(conn io.Reader, socket *socket, arena []byte) (count int, err error) {
+	n, err := conn.Read(arena[:maxMessage+1])
+	if err != nil {
+		return 0, err
+	}
+	r.begin()
+	for ok := true; ok; {
+		if n > 0 {
+			count++
+			if err := r.datagram(arena[:n]); err != nil {
+				return count, err
+			}
+		}
+		arena = arena[n:]
+		if len(arena) <= maxMessage {
+			break
+		}
+		n, ok = socket.more(arena[:maxMessage+1])
+	}
+	r.dropped(socket, 0)
+	return count, r.emit()
+}
+
+// dropped tells what the kernel dropped, as it knows it after ahead.
+func (r *receiver) dropped(socket *socket, ahead time.Duration) {
+	if drops := socket.drops(r.now.Add(ahead)); drops > 0 {
+		r.out.Lost(source.Loss{Reason: "socket-buffer-full", Records: drops, First: r.now, Last: r.now})
+	}
+}
+
+// datagram takes one message. One byte more than a message may have tells that
+// it was longer.
+func (r *receiver) datagram(msg []byte) error {
+	if len(msg) <= maxMessage {
+		return r.take(msg)
+	}
+	if err := r.take(msg[:maxMessage]); err != nil {
+		return err
+	}
+	r.cut = r.last
+	r.truncated(1)
+	return nil
+}
+
+// deadline makes reads fail after d. That it cannot be set happens with a
+// closed file only, where reads fail anyway.
+func (r *receiver) deadline(in stream, d time.Duration) {
+	if err := in.SetReadDeadline(time.Now().Add(d)); err != nil {
+		r.source.opts.Log.Debug("cannot set a deadline", "input", r.thing, "error", err)
+	}
+}
+
+func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
+
+// pause waits for d or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}

@@ -1,0 +1,225 @@
+package syslog
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// pipeSize is what the pipe can hold, in bytes. It is the most that an
+// unprivileged process may ask for (/proc/sys/fs/pipe-max-size).
+const pipeSize = 1 << 20
+
+// away is what a pipe is called while no agent reads it. An rsyslog that starts
+// or reopens its files meanwhile finds no pipe, and keeps its messages. One
+// that has the pipe open goes on with it when it is back under its name.
+func away(path string) string { return path + ".away" }
+
+// openPipe opens the named pipe for reading and writing, and makes it if there
+// is none.
+func openPipe(path string) (*os.File, error) {
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		if err := os.Rename(away(path), path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("open pipe: %w", err)
+		}
+	}
+	open := func() (int, error) {
+		return unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	}
+	fd, err := open()
+	if errors.Is(err, unix.ENOENT) {
+		if err := unix.Mkfifo(path, 0o660); err != nil && !errors.Is(err, unix.EEXIST) {
+			return nil, fmt.Errorf("make pipe %s: %w", path, err)
+		}
+		fd, err = open()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open pipe %s: %w", path, err)
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return nil, errors.Join(fmt.Errorf("open pipe %s: it is no pipe and is left alone; move it away", path), err, unix.Close(fd))
+	}
+	// A smaller pipe does as well, only that rsyslog has to wait sooner.
+	_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, pipeSize)
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// plug leaves the pipe full, so that rsyslog can write nothing while no agent
+// reads: its messages then wait in its own queue, which survives what a pipe
+// does not. It returns what was in the pipe before.
+//
+// The pipe is shrunk to one page, and empty lines fill that. A page is free
+// for writing only after its last byte was read: so all but that one can be
+// read, and the pipe is full all the while.
+func plug(pipe *os.File) (before []byte, err error) {
+	raw, err := pipe.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	size := os.Getpagesize()
+	failed := raw.Control(func(fd uintptr) {
+		if _, err = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, size); err != nil {
+			return // busy: more than a page came just now
+		}
+		lines := bytes.Repeat([]byte("\n"), size)
+		for n := size; n > 0; { // halved while that is more than fits
+			if _, full := unix.Write(int(fd), lines[:n]); full != nil {
+				n /= 2
+			}
+		}
+		before = lines[:size-1]
+		n := 0
+		n, err = unix.Read(int(fd), before)
+		before = before[:max(n, 0)]
+	})
+	return before, errors.Join(failed, err)
+}
+
+// listenUnix makes the socket at path, in place of one that nobody listens to
+// any more. A gid of 0 lets everybody send.
+func listenUnix(path string, gid int) (*net.UnixConn, error) {
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return nil, fmt.Errorf("make socket: %w", err)
+	}
+	mode := os.FileMode(0o666)
+	if gid != 0 {
+		mode = 0o660
+		err = os.Chown(path, -1, gid)
+	}
+	if err == nil {
+		err = os.Chmod(path, mode)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make socket: %w", err), conn.Close())
+	}
+	return conn, nil
+}
+
+// removeStale removes a socket that an earlier run has left, and nothing else.
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("make socket: %w", err)
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if info.Mode().Type() != fs.ModeSocket || !ok || int(stat.Uid) != os.Geteuid() {
+		return fmt.Errorf("make socket %s: something else is there that is not ours and is left alone; move it away", path)
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err == nil {
+		return errors.Join(fmt.Errorf("make socket %s: another process receives there; stop it", path), conn.Close())
+	}
+	if !errors.Is(err, unix.ECONNREFUSED) {
+		return fmt.Errorf("make socket: %w", err)
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("make socket: %w", err)
+	}
+	return nil
+}
+
+// receiveBuffer is what the kernel may hold for a datagram socket, in bytes.
+const receiveBuffer = 16 << 20
+
+// A socket reads from a datagram socket without waiting, and counts what the
+// kernel had to drop.
+type socket struct {
+	raw  syscall.RawConn
+	read func(fd uintptr) // reads into buf
+	buf  []byte
+	n    int
+	err  error
+
+	inode   []byte // of a UDP socket, as /proc/net/udp has it
+	dropped int64  // as last seen
+	checked time.Time
+}
+
+func newSocket(conn syscall.Conn) (*socket, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("open socket: %w", err)
+	}
+	s := &socket{raw: raw}
+	s.read = func(fd uintptr) {
+		for {
+			if s.n, s.err = unix.Read(int(fd), s.buf); s.err != unix.EINTR { //nolint:errorlint // a bare errno, per datagram
+				return
+			}
+		}
+	}
+	var stat unix.Stat_t
+	failed := raw.Control(func(fd uintptr) {
+		// Beyond the system's limit with the privilege, else up to it.
+		if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+		}
+		err = errors.Join(err, unix.Fstat(int(fd), &stat))
+	})
+	if err := errors.Join(failed, err); err != nil {
+		return nil, fmt.Errorf("open socket: %w", err)
+	}
+	if _, ok := conn.(*net.UDPConn); ok {
+		s.inode = strconv.AppendUint(nil, stat.Ino, 10)
+	}
+	return s, nil
+}
+
+// more reads the next datagram if there is one.
+func (s *socket) more(buf []byte) (n int, ok bool) {
+	s.buf = buf
+	err := s.raw.Control(s.read)
+	return max(s.n, 0), err == nil && s.err == nil && s.n > 0
+}
+
+// drops returns how many datagrams the kernel dropped since it was last asked,
+// looking once in a second. For a Unix socket there are none: its sender waits.
+func (s *socket) drops(now time.Time) int64 {
+	const every = time.Second
+	if s.inode == nil || now.Sub(s.checked) < every {
+		return 0
+	}
+	s.checked = now
+	for _, path := range []string{"/proc/net/udp", "/proc/net/udp6"} {
+		list, err := os.ReadFile(path)
+		if err != nil {
+			continue // no IPv6 on this machine
+		}
+		if total, ok := dropsOf(list, s.inode); ok {
+			since := total - s.dropped
+			s.dropped = total
+			return since
+		}
+	}
+	return 0
+}
+
+// dropsOf finds the drops of the socket in a list of /proc/net/udp: the inode
+// is the tenth column, the drops are the last (Linux, net/ipv4/udp.c).
+func dropsOf(list, inode []byte) (drops int64, ok bool) {
+	for line := range bytes.Lines(list) {
+		columns := bytes.Fields(line)
+		if len(columns) < 13 || !bytes.Equal(columns[9], inode) {
+			continue
+		}
+		drops, err := strconv.ParseInt(string(columns[len(columns)-1]), 10, 64)
+		return drops, err == nil
+	}
+	return 0, false
+}

@@ -1,0 +1,312 @@
+package syslog
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/openloganalytics/agent/agent/source/sourcetest"
+)
+
+func socketPath(t *testing.T) string { return filepath.Join(t.TempDir(), "s") }
+
+// TestSocketStopLosesNothing: every message that the kernel accepted before or
+// while the source stopped is durable when Run has returned.
+func TestSocketStopLosesNothing(t *testing.T) {
+	path := socketPath(t)
+	out := emitter(path)
+	stop := run(t, Options{Socket: path}, out)
+	opened(t, out, path)
+	conn := dial(t, "unixgram", path)
+	sent := make(chan int)
+	go func() {
+		n := 0
+		for ; n < 1e6; n++ {
+			if _, err := conn.Write([]byte(numbered(n))); err != nil {
+				break // the source stopped
+			}
+		}
+		sent <- n
+	}()
+	if err := out.WaitRows(within(t), 500); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	count := <-sent
+	if count == 1e6 {
+		t.Fatal("the sender was not interrupted")
+	}
+	checkNumbered(t, out.Crash(), count)
+}
+
+// TestSocketStarts: a socket that a crash has left is replaced, anything else
+// at its path is left alone and the trouble says so.
+func TestSocketStarts(t *testing.T) {
+	left := socketPath(t)
+	listener, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: left, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := listener.Close(); err != nil { // which leaves the file
+		t.Fatal(err)
+	}
+	out := emitter(left)
+	run(t, Options{Socket: left}, out)
+	opened(t, out, left)
+	send(t, dial(t, "unixgram", left), numbered(0))
+	if err := out.WaitRows(within(t), 1); err != nil {
+		t.Fatal(err)
+	}
+
+	file := socketPath(t)
+	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{file: "left alone", left: "another process receives there"} {
+		out := sourcetest.New()
+		stop := run(t, Options{Socket: path}, out)
+		if err := out.Wait(within(t), func() bool { return strings.Contains(out.Troubles()[path], want) }); err != nil {
+			t.Error(err)
+		}
+		stop()
+	}
+	if data, err := os.ReadFile(file); err != nil || string(data) != "precious" {
+		t.Errorf("the file at the socket's path is %q, %v; want it untouched", data, err)
+	}
+}
+
+func TestSocketMode(t *testing.T) {
+	for gid, want := range map[int]os.FileMode{0: 0o666, os.Getgid() + 12345: 0o660} {
+		path := socketPath(t)
+		conn, err := listenUnix(path, gid)
+		if gid != 0 && os.Geteuid() != 0 {
+			if err == nil {
+				t.Error("a group of others was given without privilege")
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		var stat unix.Stat_t
+		if err := errors.Join(unix.Stat(path, &stat), conn.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if mode := os.FileMode(stat.Mode).Perm(); mode != want || int(stat.Gid) != gid {
+			t.Errorf("socket for group %d has mode %o and group %d, want %o", gid, mode, stat.Gid, want)
+		}
+	}
+}
+
+func TestSocketLongMessage(t *testing.T) {
+	path := socketPath(t)
+	out := emitter(path)
+	run(t, Options{Socket: path}, out)
+	opened(t, out, path)
+	conn := dial(t, "unixgram", path)
+	whole := "<30>app: " + strings.Repeat("x", maxMessage-len("<30>app: "))
+	send(t, conn, whole)
+	send(t, conn, whole+"12345")
+	if err := out.WaitRows(within(t), 2); err != nil {
+		t.Fatal(err)
+	}
+	if texts := messages(out); len(texts[0]) != len(whole)-9 || texts[1] != texts[0] {
+		t.Errorf("messages of %d and %d bytes, want %d", len(texts[0]), len(texts[1]), len(whole)-9)
+	}
+	checkTruncated(t, out, "daemon", 1) // the kernel does not say how many
+}
+
+// TestUDPOverflow: what the kernel drops while the spool takes nothing is in
+// the ledger, so that sent = emitted + lost.
+func TestUDPOverflow(t *testing.T) {
+	address := freePort(t, "udp")
+	out := emitter("udp " + address)
+	stop := run(t, Options{UDP: address}, out)
+	opened(t, out, "udp "+address)
+	out.Block()
+	conn := dial(t, "udp", address)
+	const count = 100000
+	for i := range count {
+		send(t, conn, numbered(i))
+	}
+	out.Unblock()
+	stop()
+	got := int64(len(messages(out)))
+	dropped := int64(0)
+	for _, loss := range out.Losses() {
+		got += loss.Records
+		if loss.Reason == "socket-buffer-full" {
+			dropped += loss.Records
+		}
+	}
+	if got != count || dropped == 0 {
+		t.Errorf("%d messages emitted or lost, %d of them dropped by the kernel; want %d and some", got, dropped, count)
+	}
+}
+
+func TestDropsOf(t *testing.T) {
+	const list = `   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
+  204: 0100007F:1388 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0000000000000000 0
+  205: 0100007F:1389 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4712 2 0000000000000000 815
+`
+	if got, ok := dropsOf([]byte(list), []byte("4712")); got != 815 || !ok {
+		t.Errorf("drops of 4712 = %d, %v; want 815", got, ok)
+	}
+	if got, ok := dropsOf([]byte(list), []byte("471")); ok {
+		t.Errorf("drops of a socket that is not listed = %d", got)
+	}
+}
+
+// A daemon writes into the pipe as rsyslog does: without waiting, and taking
+// for written whatever the pipe took.
+type daemon struct {
+	t  *testing.T
+	fd int
+}
+
+func openDaemon(t *testing.T, path string) *daemon {
+	t.Helper()
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Close(fd); err != nil {
+			t.Error(err)
+		}
+	})
+	return &daemon{t, fd}
+}
+
+// write returns false when the pipe is full.
+func (d *daemon) write(msg string) bool {
+	d.t.Helper()
+	_, err := unix.Write(d.fd, []byte("\x02"+msg+"\n"))
+	if err != nil && !errors.Is(err, unix.EAGAIN) {
+		d.t.Fatal(err)
+	}
+	return err == nil
+}
+
+// TestPipeRestart: what was written before, during and after a stop arrives
+// once and in order. While no agent reads the pipe is full, so that rsyslog
+// keeps its messages; and nothing is lost when rsyslog then restarts.
+func TestPipeRestart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	out := emitter(path)
+	stop := run(t, Options{Pipe: path}, out)
+	opened(t, out, path)
+	d := openDaemon(t, path)
+	sent := 0
+	for ; sent < 5000; sent++ {
+		for !d.write(numbered(sent)) {
+			time.Sleep(time.Millisecond) // the reader is behind
+		}
+	}
+	stop()
+	durable := out.Crash()
+	checkNumbered(t, durable, sent)
+	if d.write(numbered(sent)) || d.write("") {
+		t.Error("the pipe takes messages while no agent reads it")
+	}
+	if _, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK, 0); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("opening the pipe while no agent reads it = %v, want no such file", err)
+	}
+
+	durable.Trouble(path, "not open yet")
+	stop = run(t, Options{Pipe: path}, durable)
+	opened(t, durable, path)
+	for ; sent < 6000; sent++ {
+		for !d.write(numbered(sent)) {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	stop()
+	checkNumbered(t, durable.Crash(), sent)
+}
+
+// TestPipeOutlivesCrash: what is in the pipe when the agent dies is read by
+// the next one.
+func TestPipeOutlivesCrash(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := openDaemon(t, path)
+	dead, err := openPipe(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 500 {
+		if !d.write(numbered(i)) {
+			t.Fatal("the pipe is full")
+		}
+	}
+	if err := dead.Close(); err != nil {
+		t.Fatal(err)
+	}
+	out := sourcetest.New()
+	stop := run(t, Options{Pipe: path}, out)
+	if err := out.WaitRows(within(t), 500); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	checkNumbered(t, out, 500)
+}
+
+// TestPipeCutMessage: of a long message the pipe can take a part. It is a
+// record of its own, and told as cut.
+func TestPipeCutMessage(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	pipe, err := openPipe(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pipe.Close()
+	d := openDaemon(t, path)
+	long := "<30>app: " + strings.Repeat("x", 9000)
+	sent := 0
+	for d.write(long) {
+		sent++
+	}
+	out := emitter(path)
+	stop := run(t, Options{Pipe: path}, out)
+	// The cut one waits for what tells that it was cut.
+	if err := out.WaitRows(within(t), sent-1); err != nil {
+		t.Fatal(err)
+	}
+	if !d.write(numbered(0)) {
+		t.Fatal("the pipe is full though it was read")
+	}
+	stop()
+	texts := messages(out)
+	if len(texts) != sent+1 || texts[sent] != "message 0" {
+		t.Fatalf("%d messages, the last %q; want %d and message 0", len(texts), texts[len(texts)-1], sent+1)
+	}
+	if n := len(texts[sent-1]); n >= 9000 || n == 0 {
+		t.Fatalf("the last long message has %d bytes: nothing was cut", n)
+	}
+	checkTruncated(t, out, "daemon", 1)
+}
+
+func TestPipeIsNoPipe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out := sourcetest.New()
+	stop := run(t, Options{Pipe: path}, out)
+	if err := out.Wait(within(t), func() bool { return strings.Contains(out.Troubles()[path], "left alone") }); err != nil {
+		t.Error(err)
+	}
+	stop()
+	if data, err := os.ReadFile(path); err != nil || string(data) != "precious" {
+		t.Errorf("the file is %q, %v; want it untouched", data, err)
+	}
+}
