@@ -1,0 +1,60 @@
+package rsyslog
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// pipeMode lets the agent, who owns the pipe, and rsyslogd's group open it.
+const pipeMode = 0o660
+
+// away is added to the pipe's name by the agent when it stops, and taken off
+// when it starts (agent/source/syslog).
+const away = ".away"
+
+// makePipe makes the pipe, or what it is not like it should be. remade says
+// that rsyslogd may hold another one open. The folder can be the agent's, so
+// nothing is done by name to what somebody may have put there instead.
+func (m *machine) makePipe() (remade bool, err error) {
+	path := m.opts.Pipe
+	if !exists(path) && exists(path+away) {
+		path += away
+	} else if err := unix.Mkfifo(path, 0o600); err == nil {
+		remade = true
+	} else if !errors.Is(err, unix.EEXIST) {
+		return false, fmt.Errorf("make pipe %s: %w", path, err)
+	}
+	pipe, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return false, fmt.Errorf("open pipe: %w", err)
+	}
+	defer func() { err = errors.Join(err, pipe.Close()) }()
+	info, err := pipe.Stat()
+	if err != nil {
+		return false, err
+	}
+	if info.Mode().Type() != fs.ModeNamedPipe {
+		return false, fmt.Errorf("%s is no pipe and is left alone; move it away", path)
+	}
+	if os.Geteuid() == 0 { // else it is the caller's own, for a trial
+		if err := pipe.Chown(m.opts.UID, m.group); err != nil {
+			return false, err
+		}
+	}
+	return remade, pipe.Chmod(pipeMode)
+}
+
+// removePipe removes the pipe, and nothing that is none.
+func (m *machine) removePipe() error {
+	var failed error
+	for _, path := range []string{m.opts.Pipe, m.opts.Pipe + away} {
+		if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeNamedPipe {
+			failed = errors.Join(failed, removeFile(path))
+		}
+	}
+	return failed
+}
