@@ -1,0 +1,194 @@
+package service
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+)
+
+// marker is the first line of every unit file of ours. A file without it is
+// somebody else's and is never replaced.
+const marker = "# Written by log-analytics-agent; changes are overwritten."
+
+// unitFiles returns the unit files for u by name. Lines that an older systemd
+// does not know it ignores with a warning.
+func unitFiles(u Unit) map[string]string {
+	return map[string]string{
+		u.Name + ".service":        agentService(u),
+		u.Name + ".slice":          agentSlice(u),
+		u.Name + "-report.path":    reportPath(u),
+		u.Name + "-report.service": reportService(u),
+	}
+}
+
+// A section is a heading with its lines.
+type section struct {
+	name  string
+	lines []string
+}
+
+func unitText(sections ...section) string {
+	var b strings.Builder
+	b.WriteString(marker + "\n")
+	for _, s := range sections {
+		fmt.Fprintf(&b, "\n[%s]\n", s.name)
+		for _, line := range s.lines {
+			b.WriteString(line + "\n")
+		}
+	}
+	return b.String()
+}
+
+// confined is what every process of ours goes without.
+func confined() []string {
+	return []string{
+		"NoNewPrivileges=yes",
+		"ProtectSystem=strict",
+		"PrivateDevices=yes",
+		"PrivateMounts=yes",
+		"ProtectKernelTunables=yes",
+		"ProtectKernelModules=yes",
+		"ProtectKernelLogs=yes",
+		"ProtectControlGroups=yes",
+		"ProtectClock=yes",
+		"ProtectHostname=yes",
+		"LockPersonality=yes",
+		"MemoryDenyWriteExecute=yes",
+		"RestrictRealtime=yes",
+		"RestrictSUIDSGID=yes",
+		"RestrictNamespaces=yes",
+		"SystemCallArchitectures=native",
+		"SystemCallErrorNumber=EPERM",
+		"KeyringMode=private",
+		"RemoveIPC=yes",
+		"UMask=0077",
+		"LimitCORE=0",
+	}
+}
+
+func agentService(u Unit) string {
+	lines := []string{
+		"Type=notify",
+		"NotifyAccess=main",
+		"ExecStart=" + u.Binary + " run",
+		"Restart=always",
+		"RestartSec=2",
+		"WatchdogSec=60",
+		"TimeoutStartSec=60",
+		"TimeoutStopSec=20",
+		"KillMode=mixed",
+		"Slice=" + u.Name + ".slice",
+		"User=" + u.User,
+		"Group=" + u.Group,
+	}
+	if len(u.Groups) > 0 {
+		lines = append(lines, "SupplementaryGroups="+strings.Join(u.Groups, " "))
+	}
+	// The capability reads every file of the machine and writes none; it is
+	// there only when a configured log may need it.
+	capability := ""
+	if u.ReadAll {
+		capability = "CAP_DAC_READ_SEARCH"
+		lines = append(lines, "AmbientCapabilities="+capability)
+	}
+	lines = append(lines, "CapabilityBoundingSet="+capability)
+	lines = append(lines, confined()...)
+	lines = append(lines,
+		"ProtectHome="+choose(u.ProtectHome, "yes", "read-only"),
+		"PrivateTmp="+choose(u.PrivateTmp, "yes", "no"),
+		// Counters need all of /proc: no ProcSubset, no ProtectProc.
+		"RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+		"SystemCallFilter=@system-service",
+		"SystemCallFilter=~@privileged @resources",
+		"InaccessiblePaths=-/var/lib/waagent -/etc/shadow -/etc/gshadow -/root/.ssh",
+		// The instance metadata is the one link-local address to talk to.
+		"IPAddressAllow=169.254.169.254",
+		"IPAddressDeny=link-local multicast 168.63.129.16",
+		"ReadWritePaths="+u.StateDir+" "+u.LogDir,
+		"RuntimeDirectory="+filepath.Base(u.RunDir),
+		"RuntimeDirectoryMode=0755",
+		"RuntimeDirectoryPreserve=restart",
+		"LimitNOFILE=16384",
+		"OOMScoreAdjust=500",
+		"Nice=5",
+	)
+	if u.MemoryMB > 0 {
+		lines = append(lines, fmt.Sprintf("Environment=GOMEMLIMIT=%dMiB", softMemory(u.MemoryMB)))
+	}
+	return unitText(
+		section{"Unit", []string{
+			"Description=Log Analytics agent: collects logs and metrics",
+			"After=network.target",
+			"StartLimitIntervalSec=0",
+		}},
+		section{"Service", lines},
+		section{"Install", []string{"WantedBy=multi-user.target"}},
+	)
+}
+
+// softMemory is where Go begins to collect harder: well below the ceiling.
+func softMemory(mb int) int { return mb * 85 / 100 }
+
+// agentSlice holds the ceilings: they count for everything of ours.
+func agentSlice(u Unit) string {
+	lines := []string{"CPUAccounting=yes", "MemoryAccounting=yes", "TasksMax=128", "CPUWeight=20", "IOWeight=20"}
+	if u.CPUPercent > 0 {
+		lines = append(lines, fmt.Sprintf("CPUQuota=%d%%", u.CPUPercent))
+	}
+	if u.MemoryMB > 0 {
+		lines = append(lines, fmt.Sprintf("MemoryMax=%dM", u.MemoryMB))
+	}
+	return unitText(
+		section{"Unit", []string{"Description=Log Analytics agent and what belongs to it"}},
+		section{"Slice", lines},
+	)
+}
+
+func reportPath(u Unit) string {
+	return unitText(
+		section{"Unit", []string{"Description=Watches the health of the Log Analytics agent"}},
+		section{"Path", []string{"PathChanged=" + filepath.Join(u.StateDir, "health.json"), "Unit=" + u.Name + "-report.service"}},
+		section{"Install", []string{"WantedBy=multi-user.target"}},
+	)
+}
+
+// reportService is root's, because it writes into the guest agent's folder. It
+// has no network, and reads the agent's folder with root's right to.
+func reportService(u Unit) string {
+	lines := []string{
+		"Type=oneshot",
+		"ExecStart=" + u.Binary + " report",
+		"Slice=" + u.Name + ".slice",
+		"TimeoutStartSec=30",
+		"CapabilityBoundingSet=CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE CAP_FOWNER",
+		"RestrictAddressFamilies=AF_UNIX",
+		"PrivateNetwork=yes",
+		"PrivateTmp=yes",
+		"ProtectHome=yes",
+		"IPAddressDeny=any",
+		"SystemCallFilter=@system-service",
+		"SystemCallFilter=~@resources",
+		"ReadWritePaths=" + strings.Join(reportWrites(u), " "),
+	}
+	return unitText(
+		section{"Unit", []string{"Description=Reports the health of the Log Analytics agent", "StartLimitIntervalSec=0"}},
+		section{"Service", append(lines, confined()...)},
+	)
+}
+
+// reportWrites are the folders that the report changes: the handler's state,
+// and the guest agent's folder of this handler, which can be gone.
+func reportWrites(u Unit) []string {
+	dirs := []string{filepath.Join(filepath.Dir(u.StateDir), "handler")}
+	if u.HandlerDir != "" {
+		dirs = append(dirs, "-"+u.HandlerDir)
+	}
+	return dirs
+}
+
+func choose(condition bool, yes, no string) string {
+	if condition {
+		return yes
+	}
+	return no
+}
