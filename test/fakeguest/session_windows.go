@@ -1,0 +1,5 @@
+package fakeguest
+
+import "os/exec"
+
+func ownSession(*exec.Cmd) {}
