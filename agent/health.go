@@ -1,6 +1,42 @@
 package agent
 
-import "time"
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/openloganalytics/agent/internal/atomicfile"
+)
+
+// Words of WorkspaceHealth.State.
+const (
+	StateStarting    = "starting"
+	StateConnected   = "connected"
+	StateRejected    = "rejected"    // the workspace refuses us: key or settings
+	StateUnreachable = "unreachable" // network, DNS, TLS, proxy, or trouble at the server
+)
+
+// Words of SourceHealth.State.
+const (
+	SourceRunning    = "running"
+	SourceRestarting = "restarting"
+)
+
+// healthLimit bounds what is read from a folder that the agent can write.
+const healthLimit = 1 << 20
+
+// ReadHealth reads the file that the agent writes.
+func ReadHealth(path string) (*Health, error) {
+	data, err := atomicfile.ReadLimited(path, healthLimit)
+	if err != nil {
+		return nil, fmt.Errorf("read health: %w", err)
+	}
+	h := &Health{}
+	if err := json.Unmarshal(data, h); err != nil {
+		return nil, fmt.Errorf("read health %s: %w", path, err)
+	}
+	return h, nil
+}
 
 // Health is how the agent is doing: written by `run` into its state folder,
 // read by enable, the reporter and `status`. Words in State are fixed.
@@ -20,8 +56,7 @@ type Health struct {
 // WorkspaceHealth is one destination.
 type WorkspaceHealth struct {
 	ID string `json:"id"`
-	// State: "starting", "connected", "rejected" (key or settings refused),
-	// "unreachable" (network, DNS, TLS, proxy, server trouble).
+	// State is one of the words above.
 	State string `json:"state"`
 	// Cause is the short stable word behind State, Message the sentence with
 	// evidence and next step. Both empty when connected.
@@ -39,7 +74,7 @@ type WorkspaceHealth struct {
 // SourceHealth is one source.
 type SourceHealth struct {
 	Name     string            `json:"name"`
-	State    string            `json:"state"` // "running", "restarting"
+	State    string            `json:"state"` // one of the words above
 	Message  string            `json:"message,omitempty"`
 	Read     int64             `json:"read"` // records emitted
 	Dropped  int64             `json:"dropped"`

@@ -111,15 +111,19 @@ func (b *Batch) Cut() Piece {
 	b.tail = appendTail(b.tail[:0], b.foot, b.sum)
 
 	piece := Piece{Data: b.data, Tail: b.tail, Rows: b.n, Raw: len(head) + len(rows)}
-	b.rows, b.n = b.rows[:0], 0
-	if cap(b.rows) > keepBuffer {
+	if oversized(b.data) {
+		b.data = nil
+	}
+	if oversized(b.rows) {
 		b.rows = nil
 	}
+	b.rows, b.n = b.rows[:0], 0
 	return piece
 }
 
-// keepBuffer is the most that an idle batch holds on to, in bytes.
-const keepBuffer = 1 << 20
+// oversized reports whether a buffer is much larger than what it was used for,
+// as one is after a burst. Such a buffer is given back.
+func oversized(b []byte) bool { return cap(b) > 64<<10 && len(b) < cap(b)/8 }
 
 // zlibHeader says deflate with a window of 32 KiB, fastest algorithm.
 const zlibHeader = "\x78\x01"

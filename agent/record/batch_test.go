@@ -180,6 +180,24 @@ func TestAddAllocatesNothing(t *testing.T) {
 	}
 }
 
+// TestBuffersShrinkAfterABurst: memory follows the load down as well as up.
+func TestBuffersShrinkAfterABurst(t *testing.T) {
+	b := NewBatch(custom, NewCompressor())
+	line := []byte(strings.Repeat("burst ", 1000))
+	for range 500 {
+		b.Add([]Field{{Key: "RawData", Value: line}})
+	}
+	b.Cut()
+	if size := cap(b.rows); size < 500*len(line) {
+		t.Errorf("the buffer was given back during the burst: %d bytes are left", size)
+	}
+	b.Add([]Field{text("A", "1")})
+	b.Cut()
+	if size := cap(b.rows); size > 64<<10 {
+		t.Errorf("%d bytes are kept after the burst, want at most 64 KiB", size)
+	}
+}
+
 func TestCompressorIsSafeForManyBatches(t *testing.T) {
 	compressor := NewCompressor()
 	failed := make(chan error)

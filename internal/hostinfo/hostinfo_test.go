@@ -15,7 +15,7 @@ func TestReadOS(t *testing.T) {
 		path, text string
 		want       OS
 	}{
-		"ubuntu": {"etc/os-release", "NAME=\"Ubuntu\"\nID=ubuntu\nVERSION_ID=\"22.04\"\n", OS{"Ubuntu", "22.04", "22", "04", "Ubuntu 22.04 (" + machine() + ")", "Canonical Group Limited"}},
+		"ubuntu":                      {"etc/os-release", "NAME=\"Ubuntu\"\nID=ubuntu\nVERSION_ID=\"22.04\"\n", OS{"Ubuntu", "22.04", "22", "04", "Ubuntu 22.04 (" + machine() + ")", "Canonical Group Limited"}},
 		"debian, no dot, other place": {"usr/lib/os-release", "# c\nNAME=\"Debian GNU/Linux\"\nID=debian\nVERSION_ID=\"12\"\n", OS{"Debian", "12.0", "12", "0", "Debian 12.0 (" + machine() + ")", "Software in the Public Interest, Inc."}},
 		"unknown vendor":              {"etc/os-release", "NAME='Flatcar Container Linux'\nID=flatcar\nVERSION_ID=3815.2.0\n", OS{"Flatcar Container Linux", "3815.2.0", "3815", "2.0", "Flatcar Container Linux 3815.2.0 (" + machine() + ")", ""}},
 		"no version":                  {"etc/os-release", "NAME=Arch\nID=arch\n", OS{Name: "Arch", FullName: "Arch (" + machine() + ")"}},

@@ -72,8 +72,12 @@ func (l Layout) HealthFile() string { return filepath.Join(l.AgentDir(), "health
 // RunDir holds sockets; it is gone after a reboot.
 func (l Layout) RunDir() string { return l.join(runDir...) }
 
-// SyslogSocket takes messages from the syslog daemon.
+// SyslogPipe takes messages from the syslog daemon. It outlives the agent, and
+// lies where the confinement of syslog daemons lets them write.
+func (l Layout) SyslogPipe() string { return filepath.Join(l.LogDir(), "syslog.pipe") }
+
+// SyslogSocket takes messages from other senders.
 func (l Layout) SyslogSocket() string { return filepath.Join(l.RunDir(), "syslog.sock") }
 
-// LogDir holds the agent's own log.
+// LogDir holds the agent's own log, and the pipe for the syslog daemon.
 func (l Layout) LogDir() string { return l.join(logDir...) }

@@ -1,0 +1,173 @@
+package agent
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/openloganalytics/agent/agent/spool"
+	"github.com/openloganalytics/agent/agent/upload"
+	"github.com/openloganalytics/agent/agent/workspace"
+	"github.com/openloganalytics/agent/internal/logfile"
+	"github.com/openloganalytics/agent/internal/paths"
+	"github.com/openloganalytics/agent/internal/product"
+	"github.com/openloganalytics/agent/internal/proxy"
+	"github.com/openloganalytics/agent/internal/vfs"
+)
+
+// Options is what Run is given by the command line.
+type Options struct {
+	Layout paths.Layout
+	Config *Config
+	Proxy  *proxy.Proxy // nil is direct
+	Log    *logfile.Logger
+	// Notify tells the service manager "READY=1", "WATCHDOG=1", "STOPPING=1";
+	// nil when nobody listens.
+	Notify func(state string) error
+	// Watchdog is how often the service manager expects a sign of life; 0 is never.
+	Watchdog time.Duration
+}
+
+// uploadGrace is how long an attempt under way may take once the agent stops.
+const uploadGrace = 5 * time.Second
+
+// lingering lets an attempt under way come to its end when the agent stops:
+// cut short, it would be made again, and its rows delivered twice.
+type lingering struct{ upload.Destination }
+
+func (l lingering) Send(ctx context.Context, batch upload.Batch) upload.Result {
+	sending, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-sending.Done():
+		case <-time.After(uploadGrace):
+			cancel()
+		}
+	})
+	defer stop()
+	return l.Destination.Send(sending, batch)
+}
+
+// Run opens the spool, starts uploaders and sources, and works until ctx
+// ends. Then it stops in reverse: the sources hand over what they have, that
+// becomes durable, the attempts under way end. What was not delivered waits in
+// the spool for the next Run.
+func Run(ctx context.Context, o Options) error {
+	machine := readHost(ctx, o)
+	roots, err := trusted(o.Config.TrustedCertificatesFile)
+	if err != nil {
+		return err
+	}
+	queue, err := openSpool(o)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := queue.Close(); err != nil {
+			o.Log.Error("cannot close the spool", "error", err)
+		}
+	}()
+	in, err := newIntake(queue, o.Log)
+	if err != nil {
+		return err
+	}
+	m := newMonitor(o, queue, in)
+
+	clients := make([]*workspace.Client, 0, len(o.Config.Workspaces))
+	for _, w := range o.Config.Workspaces {
+		c, err := workspace.New(workspaceOptions(o, w, machine, roots, m.changed))
+		if err != nil {
+			return fmt.Errorf("open workspace %s: %w", w.ID, err)
+		}
+		clients = append(clients, c)
+	}
+	list, err := sources(o, machine)
+	if err != nil {
+		return err
+	}
+	m.watch(clients, list)
+
+	// Three layers, each ended by a context of its own, innermost last.
+	delivery, stopDelivery := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopDelivery()
+	gathering, stopGathering := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopGathering()
+
+	var delivering, gatheringDone, reading, reporting sync.WaitGroup
+	for _, c := range clients {
+		delivering.Go(func() { background(delivery, o.Log, c) })
+		delivering.Go(func() {
+			upload.New(upload.Options{Destination: lingering{c}, Queue: queue, Log: o.Log.With("destination", c.Name())}).Run(delivery)
+		})
+	}
+	gatheringDone.Go(func() { in.run(gathering) })
+	for _, r := range m.running {
+		reading.Go(func() { r.run(ctx) })
+	}
+	reporting.Go(func() { m.run(delivery) })
+	o.Log.Info("started", "version", product.Version, "generation", o.Config.Generation, "workspaces", len(clients), "sources", len(m.running))
+	m.notify("READY=1")
+
+	<-ctx.Done()
+	m.notify("STOPPING=1")
+	reading.Wait()
+	stopGathering()
+	gatheringDone.Wait()
+	stopDelivery()
+	delivering.Wait()
+	reporting.Wait()
+	m.last()
+	o.Log.Info("stopped")
+	return nil
+}
+
+// background runs the client's own life: onboarding, heartbeat, renewal.
+func background(ctx context.Context, log *logfile.Logger, c *workspace.Client) {
+	if err := c.Run(ctx); err != nil && ctx.Err() == nil {
+		log.Error("workspace client ended", "destination", c.Name(), "error", err)
+	}
+}
+
+func openSpool(o Options) (*spool.Spool, error) {
+	if err := os.MkdirAll(o.Layout.SpoolDir(), 0o700); err != nil {
+		return nil, fmt.Errorf("make spool folder: %w", err)
+	}
+	fs, err := vfs.OS(o.Layout.SpoolDir())
+	if err != nil {
+		return nil, fmt.Errorf("open spool folder: %w", err)
+	}
+	names := make([]string, 0, len(o.Config.Workspaces))
+	for _, w := range o.Config.Workspaces {
+		names = append(names, "workspace/"+w.ID)
+	}
+	queue, err := spool.Open(fs, spool.Options{Budget: int64(o.Config.Limits.DiskMB) << 20, Destinations: names, Log: o.Log})
+	if err != nil {
+		return nil, fmt.Errorf("open spool: %w", err)
+	}
+	return queue, nil
+}
+
+// trusted returns the system's authorities with those of file; nil stands for
+// the system's alone.
+func trusted(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read trustedCertificatesFile: %w", err)
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, errors.New("read trustedCertificatesFile: " + file + " holds no PEM certificate")
+	}
+	return pool, nil
+}

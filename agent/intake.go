@@ -1,0 +1,274 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/openloganalytics/agent/agent/ledger"
+	"github.com/openloganalytics/agent/agent/record"
+	"github.com/openloganalytics/agent/agent/source"
+	"github.com/openloganalytics/agent/agent/spool"
+	"github.com/openloganalytics/agent/internal/logfile"
+)
+
+// How records gather before one durable append.
+const (
+	// commitEvery is how long a record may wait for others.
+	commitEvery = 400 * time.Millisecond
+	// commitBytes of raw rows are appended without waiting.
+	commitBytes = 1 << 20
+	// maxPending raw bytes make Emit wait for the append under way.
+	maxPending = 2 << 20
+	// maxBody is the raw length at which a batch is closed.
+	maxBody = 1 << 20
+	// probeEvery is how often a spool that cannot take anything is tried again.
+	probeEvery = 5 * time.Second
+)
+
+// ledgerKey is the checkpoint under which the ledger travels: in the frame of
+// the very rows that it counts.
+const ledgerKey = "ledger"
+
+// An intake gathers what all sources emit into one open batch per table and
+// makes it durable, group by group: one frame, one sync.
+type intake struct {
+	spool      *spool.Spool
+	ledger     *ledger.Ledger
+	compressor *record.Compressor
+	log        *logfile.Logger
+
+	mu          sync.Mutex
+	tables      []*openBatch
+	checkpoints map[string][]byte // of the rows that are pending
+	pending     int               // raw bytes not yet cut
+	dirty       bool              // rows, checkpoints or ledger entries are pending
+	emitted     uint64            // number of the group being gathered
+	committed   uint64            // number of the last durable group
+	changed     chan struct{}     // closed and replaced at every commit
+	closed      bool
+
+	first chan struct{} // something is pending: the clock of this group starts
+	now   chan struct{} // do not wait for the clock
+}
+
+// openBatch is a table's batch as it is gathered and as the spool knows it.
+type openBatch struct {
+	*record.Batch
+	id    spool.ID // 0 when the next piece begins a batch
+	label []byte
+}
+
+func newIntake(s *spool.Spool, log *logfile.Logger) (*intake, error) {
+	in := &intake{
+		spool: s, log: log, compressor: record.NewCompressor(),
+		checkpoints: map[string][]byte{}, emitted: 1,
+		changed: make(chan struct{}), first: make(chan struct{}, 1), now: make(chan struct{}, 1),
+	}
+	saved := s.Checkpoint(ledgerKey)
+	if saved == nil {
+		in.ledger = ledger.New()
+		return in, nil
+	}
+	l, err := ledger.Decode(saved)
+	if err != nil {
+		return nil, fmt.Errorf("read ledger: %w", err)
+	}
+	in.ledger = l
+	return in, nil
+}
+
+// run commits groups until ctx ends, then commits what is left and returns.
+// Whoever emits has to have stopped by then.
+func (in *intake) run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	<-timer.C
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-in.now:
+			in.commit(ctx)
+		case <-in.first:
+			timer.Reset(commitEvery)
+			select {
+			case <-ctx.Done():
+			case <-timer.C:
+			case <-in.now:
+				timer.Stop()
+			}
+			in.commit(ctx)
+		}
+	}
+	in.commit(ctx)
+	in.mu.Lock()
+	in.closed = true
+	close(in.changed)
+	in.changed = make(chan struct{})
+	in.mu.Unlock()
+}
+
+// commit makes everything pending durable. While the spool cannot take it,
+// commit goes on trying until ctx ends; the sources wait meanwhile. Once ctx
+// has ended it tries once: what then is not taken is read again next time.
+func (in *intake) commit(ctx context.Context) {
+	pieces, owners, checkpoints, group := in.cut()
+	if len(pieces) == 0 && len(checkpoints) == 0 {
+		return
+	}
+	for {
+		ids, err := in.spool.Append(pieces, checkpoints)
+		if err == nil {
+			in.done(owners, ids, group)
+			return
+		}
+		in.log.Warn("cannot append to the spool, sources are waiting", "error", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(probeEvery):
+		}
+	}
+}
+
+// cut takes the pending rows and checkpoints out, ready for one frame.
+func (in *intake) cut() (pieces []spool.Piece, owners []*openBatch, checkpoints []spool.Checkpoint, group uint64) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !in.dirty {
+		return nil, nil, nil, 0
+	}
+	for _, open := range in.tables {
+		if open.Rows() == 0 {
+			continue
+		}
+		if open.id == 0 || open.Raw() > maxBody || !in.spool.Continue(open.id) {
+			open.Begin()
+			open.id = 0
+		}
+		p := open.Cut()
+		pieces = append(pieces, spool.Piece{Batch: open.id, Label: open.label, Data: p.Data, Tail: p.Tail, Rows: p.Rows, Raw: p.Raw})
+		owners = append(owners, open)
+	}
+	for key, value := range in.checkpoints {
+		checkpoints = append(checkpoints, spool.Checkpoint{Key: key, Value: value})
+	}
+	checkpoints = append(checkpoints, spool.Checkpoint{Key: ledgerKey, Value: in.ledger.Encode()})
+	clear(in.checkpoints)
+	in.pending, in.dirty = 0, false
+	group = in.emitted
+	in.emitted++
+	return pieces, owners, checkpoints, group
+}
+
+func (in *intake) done(owners []*openBatch, ids []spool.ID, group uint64) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for i, open := range owners {
+		open.id = ids[i]
+	}
+	in.committed = group
+	close(in.changed)
+	in.changed = make(chan struct{})
+}
+
+func (in *intake) open(table *record.Table) *openBatch {
+	for _, open := range in.tables {
+		if open.Table() == table {
+			return open
+		}
+	}
+	open := &openBatch{Batch: record.NewBatch(table, in.compressor), label: table.Label()}
+	in.tables = append(in.tables, open)
+	return open
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// touched starts the clock of a group. The caller holds the lock.
+func (in *intake) touched() {
+	if !in.dirty {
+		in.dirty = true
+		signal(in.first)
+	}
+	if in.pending >= commitBytes {
+		signal(in.now)
+	}
+}
+
+// emit is source.Emitter's Emit for the source of that name.
+func (in *intake) emit(ctx context.Context, name string, table *record.Table, fill func(*record.Batch), at []source.Checkpoint) error {
+	in.mu.Lock()
+	for in.pending >= maxPending && !in.closed {
+		changed := in.changed
+		in.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+		in.mu.Lock()
+	}
+	defer in.mu.Unlock()
+	if in.closed {
+		return fmt.Errorf("emit to table %s: the agent has stopped", table.Name)
+	}
+	if fill != nil {
+		open := in.open(table)
+		rows, bytes := open.Rows(), open.Pending()
+		fill(open.Batch)
+		rows, bytes = open.Rows()-rows, open.Pending()-bytes
+		in.pending += bytes
+		in.ledger.Read(name, int64(rows), int64(bytes))
+	}
+	for _, cp := range at {
+		in.checkpoints[cp.Key] = cp.Value
+	}
+	in.touched()
+	return nil
+}
+
+// flush returns when everything emitted so far is durable.
+func (in *intake) flush(ctx context.Context) error {
+	in.mu.Lock()
+	group := in.emitted
+	if !in.dirty {
+		group--
+	}
+	for in.committed < group && !in.closed {
+		changed := in.changed
+		in.mu.Unlock()
+		signal(in.now)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+		in.mu.Lock()
+	}
+	defer in.mu.Unlock()
+	if in.committed < group {
+		return fmt.Errorf("flush: the agent stopped before the spool could take it")
+	}
+	return nil
+}
+
+// lost enters a loss into the ledger.
+func (in *intake) lost(name string, l source.Loss) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.ledger.Lost(name, ledger.Loss{Reason: l.Reason, Class: l.Class, Records: l.Records, Bytes: l.Bytes, First: l.First, Last: l.Last})
+	in.touched()
+}
+
+// totals returns what the ledger knows of one source.
+func (in *intake) totals(name string) (read, dropped int64) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.ledger.Source(name)
+}

@@ -1,0 +1,143 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/openloganalytics/agent/agent/source"
+	"github.com/openloganalytics/agent/agent/spool"
+	"github.com/openloganalytics/agent/agent/workspace"
+	"github.com/openloganalytics/agent/internal/atomicfile"
+	"github.com/openloganalytics/agent/internal/product"
+)
+
+// How often the health file is written: soon after something changed, and now
+// and then for the counts in it.
+const (
+	healthSoon  = time.Second
+	healthEvery = 5 * time.Minute
+)
+
+// A monitor writes the health file and tells the service manager that the
+// agent makes progress.
+type monitor struct {
+	o       Options
+	queue   *spool.Spool
+	intake  *intake
+	started time.Time
+	clients []*workspace.Client
+	running []*running
+
+	wake chan struct{}
+	mu   sync.Mutex // one writer of the file at a time
+}
+
+func newMonitor(o Options, queue *spool.Spool, in *intake) *monitor {
+	return &monitor{o: o, queue: queue, intake: in, started: time.Now(), wake: make(chan struct{}, 1)}
+}
+
+// watch says what there is to report on.
+func (m *monitor) watch(clients []*workspace.Client, sources []source.Source) {
+	m.clients = clients
+	for _, s := range sources {
+		m.running = append(m.running, newRunning(s, m.intake, m.changed))
+	}
+}
+
+// changed says that something in the health is not as it was.
+func (m *monitor) changed() { signal(m.wake) }
+
+// run writes the health file until ctx ends.
+func (m *monitor) run(ctx context.Context) {
+	m.write(false)
+	beat := make(<-chan time.Time)
+	if m.o.Watchdog > 0 {
+		ticker := time.NewTicker(m.o.Watchdog / 3)
+		defer ticker.Stop()
+		beat = ticker.C
+	}
+	regular := time.NewTicker(healthEvery)
+	defer regular.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-beat:
+			m.beat()
+			continue
+		case <-regular.C:
+		case <-m.wake:
+			// Several changes in a row are one write, and a write a second is
+			// the most: each wakes the reporter.
+			m.write(false)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(healthSoon):
+			}
+		}
+		m.write(false)
+	}
+}
+
+// beat tells the service manager that the agent lives. Whoever holds the lock
+// of the record path without end keeps it from being told.
+func (m *monitor) beat() {
+	m.intake.mu.Lock()
+	m.intake.mu.Unlock() //nolint:staticcheck // taking it is the proof of life
+	m.notify("WATCHDOG=1")
+}
+
+// last writes the last words of a clean stop.
+func (m *monitor) last() { m.write(true) }
+
+func (m *monitor) notify(state string) {
+	if m.o.Notify == nil {
+		return
+	}
+	if err := m.o.Notify(state); err != nil {
+		m.o.Log.Warn("cannot notify the service manager", "state", state, "error", err)
+	}
+}
+
+func (m *monitor) write(clean bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h := m.health()
+	h.Clean = clean
+	data, err := json.MarshalIndent(h, "", " ")
+	if err == nil {
+		err = atomicfile.Write(m.o.Layout.HealthFile(), data, 0o600)
+	}
+	if err != nil {
+		m.o.Log.Warn("cannot write the health file", "error", err)
+	}
+}
+
+// health is how the agent is doing now.
+func (m *monitor) health() *Health {
+	h := &Health{
+		Version: product.Version, Generation: m.o.Config.Generation, PID: os.Getpid(),
+		Started: m.started.UTC(), Updated: time.Now().UTC(),
+	}
+	stats := m.queue.Stats()
+	h.Spool = SpoolHealth{Bytes: stats.Bytes, Budget: stats.Budget, State: stats.State, Message: stats.Message}
+	for n, c := range m.clients {
+		w := WorkspaceHealth{ID: m.o.Config.Workspaces[n].ID}
+		w.State, w.Cause, w.Message, w.LastAccepted = c.State()
+		i := slices.IndexFunc(stats.Destinations, func(d spool.DestinationStats) bool { return d.Name == c.Name() })
+		if i >= 0 {
+			d := stats.Destinations[i]
+			w.Delivered, w.Refused, w.Waiting, w.WaitingBytes, w.OldestWait = d.Delivered, d.Refused, d.Waiting, d.WaitingBytes, d.Oldest
+		}
+		h.Workspaces = append(h.Workspaces, w)
+	}
+	for _, r := range m.running {
+		h.Sources = append(h.Sources, r.health())
+	}
+	return h
+}

@@ -1,0 +1,261 @@
+package tail
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/openloganalytics/agent/agent/record"
+	"github.com/openloganalytics/agent/agent/source"
+)
+
+// looked acts on what a look at f found.
+func (t *follower) looked(ctx context.Context, f *file, found finding) error {
+	now := time.Now()
+	if found.verdict != failed && f.fails > 0 {
+		f.fails = 0
+		t.untrouble(f)
+	}
+	if f.size != f.last.size {
+		f.size, f.moved = f.last.size, now
+	}
+	switch found.verdict {
+	case grown:
+		return t.consume(ctx, f, found, now)
+	case passed:
+		t.lose("nul-bytes", f, found.hole)
+		t.dues.set(f, now)
+		return t.save(ctx, f)
+	case truncated:
+		if f.outside { // the name was used again for something else
+			return t.forget(ctx, f, found.unread)
+		}
+		t.truncated(f, found.unread, now)
+		return nil
+	case replaced:
+		path := f.where()
+		t.detach(f, now)
+		if t.matches(path) {
+			t.found(path, found.status, false)
+			if g := t.files[found.status.id]; g != nil && g != f {
+				g.after = f
+			}
+		}
+		return nil
+	case vanished:
+		t.detach(f, now)
+		return nil
+	case failed:
+		t.failed(f, found.err, now)
+		return nil
+	case unchanged:
+	}
+	return t.quiet(ctx, f, now)
+}
+
+// quiet decides what becomes of a file without news.
+func (t *follower) quiet(ctx context.Context, f *file, now time.Time) error {
+	if f.more { // a part of the file is still to be looked at
+		t.dues.set(f, now)
+		return nil
+	}
+	idle := now.Sub(f.moved)
+	pending := f.last.size - f.offset
+	switch {
+	case f.is(rotated) && idle >= flushAfter && pending > 0 && !f.hole && !f.refused:
+		f.flush = true
+		t.dues.set(f, now)
+		return nil
+	case f.gone && idle >= lingerAfter, f.gone && idle >= flushAfter && f.last.links == 0:
+		return t.forget(ctx, f, pending)
+	}
+	t.rest(f, now)
+	return nil
+}
+
+// failed keeps a file that cannot be read just now, or for good.
+func (t *follower) failed(f *file, err error, now time.Time) {
+	f.fails++
+	f.check, f.more = true, false
+	switch {
+	case outOfFiles(err):
+		t.handleLimit = max(1, t.handles/2)
+		t.closeIdle()
+	case errors.Is(err, errRefused):
+		f.fails, f.check, f.refused = 0, false, true
+		t.drop(f)
+		if errors.Is(err, errCompressed) {
+			t.compressed++
+			t.o.Log.Info("ignores a compressed file: what it holds was read while it was plain", "file", f.where(), "count", t.compressed)
+		} else {
+			t.trouble(f, fmt.Sprintf("%s is not read: %v", f.where(), err))
+		}
+	case errors.Is(err, fs.ErrPermission):
+		t.trouble(f, fmt.Sprintf("cannot read %s: %v; make it readable for the agent's user or for one of its groups", f.where(), err))
+	default:
+		t.trouble(f, fmt.Sprintf("cannot read %s: %v; it is tried again", f.where(), err))
+		if !f.gone { // the handle may be at fault: a network file system forgets them
+			t.drop(f)
+		}
+	}
+	t.rest(f, now)
+}
+
+// A cursor walks through the bytes that a look brought.
+type cursor struct {
+	buf []byte // the anchor first
+	at  int
+}
+
+func (c *cursor) rest() []byte { return c.buf[c.at:] }
+
+// after returns the mark of f when n more bytes are done.
+func (c *cursor) after(f *file, n int) mark {
+	m := f.mark
+	done := c.buf[:c.at+n]
+	if m.offset == int64(c.at) { // the bytes are those from the beginning
+		m.begin(done)
+	}
+	m.offset += int64(n)
+	m.anchor(done)
+	return m
+}
+
+func (c *cursor) pass(f *file, n int) {
+	f.mark = c.after(f, n)
+	c.at += n
+}
+
+// consume emits the whole lines that a look brought.
+func (t *follower) consume(ctx context.Context, f *file, found finding, now time.Time) error {
+	c := cursor{buf: found.data, at: found.anchor}
+	if f.newcomer && f.offset == 0 {
+		if t.hold(f, c.rest(), now) {
+			return nil
+		}
+	}
+	start := f.offset
+	if f.offset == 0 && bytes.HasPrefix(c.rest(), []byte("\xef\xbb\xbf")) {
+		c.pass(f, 3) // a byte order mark is not part of the first line
+	}
+	if err := t.consumeLines(ctx, f, &c); err != nil {
+		return err
+	}
+	f.flush = false
+	if f.offset == start {
+		return t.quiet(ctx, f, now)
+	}
+	f.moved = now
+	t.dues.set(f, now)
+	if !f.more {
+		t.dues.set(f, now.Add(hotPause))
+	}
+	return nil
+}
+
+func (t *follower) consumeLines(ctx context.Context, f *file, c *cursor) error {
+	for rest := c.rest(); len(rest) > 0; rest = c.rest() {
+		whole := wholeLines(rest)
+		var err error
+		switch {
+		case f.is(skipping):
+			err = t.skip(ctx, f, c)
+		case rest[0] == 0:
+			f.hole, f.more = true, true // the next look finds out how many
+			return nil
+		case whole > 0:
+			f.need = 0
+			err = t.emit(ctx, f, c, fit(rest[:whole], t.o.RowBytes+len(f.label)), 0)
+		case len(rest) > MaxLine:
+			f.need = 0
+			err = t.emit(ctx, f, c, runeStart(rest, MaxLine), skipping)
+		case f.flush && !f.more:
+			return t.emit(ctx, f, c, len(rest), 0)
+		default: // a line without its end
+			if f.more {
+				f.need = min(2*len(rest), MaxLine+2)
+			}
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wholeLines returns the length of the whole lines that data begins with, up
+// to one that begins with zeros.
+func wholeLines(data []byte) int {
+	n := bytes.LastIndexByte(data, '\n') + 1
+	if bytes.IndexByte(data[:n], 0) >= 0 {
+		if i := bytes.Index(data[:n], []byte("\n\x00")); i >= 0 {
+			return i + 1
+		}
+	}
+	return n
+}
+
+// fit returns the length of the whole lines that one Emit may take of block,
+// when each row costs cost bytes besides its line. It is one line at least.
+func fit(block []byte, cost int) int {
+	for {
+		rows := bytes.Count(block, []byte("\n"))
+		size := len(block) + rows*cost
+		if size <= source.MaxEmit || rows == 1 {
+			return len(block)
+		}
+		part := int(int64(len(block)) * source.MaxEmit / int64(size))
+		end := bytes.LastIndexByte(block[:part], '\n') + 1
+		if end == 0 {
+			end = bytes.IndexByte(block, '\n') + 1
+		}
+		block = block[:end]
+	}
+}
+
+// emit hands over the next n bytes with the place behind them.
+func (t *follower) emit(ctx context.Context, f *file, c *cursor, n int, flags byte) error {
+	m := c.after(f, n)
+	m.set(flags)
+	block := c.rest()[:n]
+	fill := func(b *record.Batch) { t.lines(b, f.label, block) }
+	if err := t.out.Emit(ctx, t.o.Table, fill, source.Checkpoint{Key: f.key, Value: m.encode()}); err != nil {
+		return fmt.Errorf("emit lines of %s: %w", f.label, err)
+	}
+	f.mark, f.saved = m, true
+	c.at += n
+	return nil
+}
+
+// skip passes what is left of a line that was too long.
+func (t *follower) skip(ctx context.Context, f *file, c *cursor) error {
+	rest := c.rest()
+	end := bytes.IndexByte(rest, '\n')
+	if end < 0 {
+		f.skipped += int64(len(rest))
+		c.pass(f, len(rest))
+		return nil
+	}
+	c.pass(f, end+1)
+	t.lose("line-too-long", f, f.skipped+int64(end))
+	f.skipped = 0
+	f.clear(skipping)
+	return t.save(ctx, f)
+}
+
+// save makes the place in f durable without rows.
+func (t *follower) save(ctx context.Context, files ...*file) error {
+	at := make([]source.Checkpoint, 0, len(files))
+	for _, f := range files {
+		f.saved = true
+		at = append(at, source.Checkpoint{Key: f.key, Value: f.encode()})
+	}
+	if err := t.out.Emit(ctx, t.o.Table, nil, at...); err != nil {
+		return fmt.Errorf("save place in %s: %w", files[0].label, err)
+	}
+	return nil
+}

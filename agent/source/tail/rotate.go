@@ -1,0 +1,260 @@
+package tail
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/openloganalytics/agent/agent/source"
+)
+
+// stem is what the names of a file's rotated copies begin with: the name up to
+// its first dot, for app.log.1 and app-20260102.log are both copies of app.log.
+func stem(path string) string {
+	base := filepath.Base(path)
+	if i := strings.IndexByte(base[1:], '.'); i >= 0 {
+		return base[:i+1]
+	}
+	return base
+}
+
+// siblings returns the paths in the folder of path that may be rotated copies
+// of it, and path itself.
+func siblings(path string) []string {
+	dir := filepath.Dir(path)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil // what cannot be listed is looked for in vain
+	}
+	var found []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), stem(path)) {
+			found = append(found, filepath.Join(dir, e.Name()))
+		}
+	}
+	return found
+}
+
+// detach notes that the path of f leads to it no more, and looks for where it
+// is now.
+func (t *follower) detach(f *file, now time.Time) {
+	if t.paths[f.where()] == f {
+		delete(t.paths, f.where())
+	}
+	f.set(rotated)
+	f.gone, f.armed, f.moved = true, false, now
+	from, id := f.home(), f.id
+	f.job = func([]byte) func(context.Context) error {
+		path := locate(siblings(from), id)
+		return func(ctx context.Context) error { return t.located(ctx, f, path) }
+	}
+	t.enqueue(f)
+	t.nextScan = time.Time{}
+}
+
+// locate returns the path of those that leads to the file id, "" when none does.
+func locate(paths []string, id identity) string {
+	for _, path := range paths {
+		if st, err := lstatPath(path); err == nil && st.id == id {
+			return path
+		}
+	}
+	return ""
+}
+
+// located goes on with f at its new path, or with its handle alone.
+func (t *follower) located(ctx context.Context, f *file, path string) error {
+	switch {
+	case path != "" && f.gone:
+		t.move(f, path)
+	case f.gone && f.handle == nil:
+		return t.forget(ctx, f, f.last.size-f.offset)
+	}
+	f.check = true
+	t.dues.set(f, time.Now())
+	return nil
+}
+
+// move notes that f is at path now.
+func (t *follower) move(f *file, path string) {
+	if t.paths[f.where()] == f {
+		delete(t.paths, f.where())
+	}
+	f.path = path
+	if path == f.label { // it is back
+		f.path = ""
+		f.clear(rotated)
+	}
+	f.gone, f.armed = false, false
+	f.outside = !t.matches(path)
+	t.paths[path] = f
+	t.dues.set(f, time.Now())
+}
+
+// forget lets go of f, of which unread bytes were not read: of its handle, its
+// checkpoint, its trouble.
+func (t *follower) forget(ctx context.Context, f *file, unread int64) error {
+	t.loseRest(f, unread)
+	t.drop(f)
+	t.dues.remove(f)
+	if t.paths[f.where()] == f {
+		delete(t.paths, f.where())
+	}
+	delete(t.files, f.id)
+	t.untrouble(f)
+	t.stopEnding(f)
+	if !f.saved {
+		return nil
+	}
+	if err := t.out.Emit(ctx, t.o.Table, nil, source.Checkpoint{Key: f.key}); err != nil {
+		return fmt.Errorf("forget place in %s: %w", f.label, err)
+	}
+	return nil
+}
+
+// truncated starts f anew, and looks for a copy of what it was.
+func (t *follower) truncated(f *file, unread int64, now time.Time) {
+	t.o.Log.Debug("a file was truncated or written anew", "file", f.where(), "offset", f.offset)
+	old := f.mark
+	f.mark = mark{id: old.id, label: old.label, path: old.path, flags: old.flags &^ skipping}
+	if old.is(skipping) {
+		t.lose("line-too-long", f, f.skipped)
+		f.skipped, unread = 0, 0
+	}
+	f.hole, f.need, f.more, f.refused = false, 0, false, false
+	f.newcomer, f.held = true, time.Time{} // it may have been overwritten with a copy
+	f.check, f.moved = true, now
+	t.dues.set(f, now)
+	t.untrouble(f)
+	if old.headLen == 0 { // nothing to know a copy by
+		t.lose("truncated-file", f, unread)
+		return
+	}
+	if f.former != nil { // cut twice before a copy was found
+		t.lose("truncated-file", f, f.former.unread)
+	}
+	f.former = &former{mark: old, unread: unread, until: now.Add(formerFor)}
+	t.cut[f] = struct{}{}
+	from := f.home()
+	f.job = func([]byte) func(context.Context) error {
+		path, st := t.findCopy(from, &old)
+		return func(ctx context.Context) error {
+			if path == "" {
+				return nil
+			}
+			return t.join(ctx, f, path, st)
+		}
+	}
+	t.enqueue(f)
+}
+
+// findCopy looks beside path for a file that has the place of m: the copy that
+// was made before the truncation.
+func (t *follower) findCopy(path string, m *mark) (string, status) {
+	for _, p := range siblings(path) {
+		if st, err := lstatPath(p); err != nil || st.id == m.id || st.size < m.offset || st.kind != 0 {
+			continue
+		}
+		if st, ok := t.hasPlace(p, m); ok {
+			return p, st
+		}
+	}
+	return "", status{}
+}
+
+// hasPlace opens the file at path to see whether it has the place of m.
+func (t *follower) hasPlace(path string, m *mark) (status, bool) {
+	h, st, _, err := t.guard.open(path)
+	if err != nil {
+		return status{}, false
+	}
+	defer func() { _ = h.Close() }() // nothing was written
+	return st, m.holds(h, st.size)
+}
+
+// join reads the file at path, a copy of what f was, from where f was. Both
+// places become durable together.
+func (t *follower) join(ctx context.Context, f *file, path string, st status) error {
+	old := f.former
+	if old == nil {
+		return nil
+	}
+	g := t.files[st.id]
+	switch {
+	case g == nil:
+		g = t.add(path, st)
+	case g.busy:
+		return nil
+	}
+	t.untrouble(g)
+	id := g.id
+	g.mark = old.mark
+	g.id, g.path = id, path
+	g.set(rotated)
+	g.newcomer, g.check, g.more = false, true, true
+	t.reunite(f)
+	t.dues.set(g, time.Now())
+	return t.save(ctx, g, f)
+}
+
+// hold reports whether f, which has data and was not read yet, is to wait: it
+// begins as another file does, so it may be the copy that is made before a
+// file is truncated.
+func (t *follower) hold(f *file, data []byte, now time.Time) bool {
+	original := t.original(f, data)
+	if original == nil {
+		f.newcomer, f.held = false, time.Time{}
+		return false
+	}
+	if f.held.IsZero() || f.moved.Equal(now) {
+		f.held = now
+	}
+	f.more, f.check = false, true
+	if old := original.former; old != nil {
+		path := f.where()
+		f.job = func([]byte) func(context.Context) error {
+			st, ok := t.hasPlace(path, &old.mark)
+			return func(ctx context.Context) error {
+				f.newcomer = false
+				t.dues.set(f, time.Now())
+				if !ok {
+					return nil
+				}
+				return t.join(ctx, original, path, st)
+			}
+		}
+		t.enqueue(f)
+		return true
+	}
+	if now.Sub(f.held) >= holdFor {
+		f.newcomer = false
+		return false
+	}
+	t.dues.set(f, now.Add(5*hotPause))
+	return true
+}
+
+// original returns the file that f may be a copy of, by its name and its first
+// bytes; one that was truncated goes first.
+func (t *follower) original(f *file, data []byte) *file {
+	var live *file
+	for _, c := range t.files {
+		if c == f || !strings.HasPrefix(filepath.Base(f.where()), stem(c.label)) {
+			continue
+		}
+		if c.former != nil && begins(data, &c.former.mark) {
+			return c
+		}
+		if !c.newcomer && !c.is(rotated) && begins(data, &c.mark) {
+			live = c
+		}
+	}
+	return live
+}
+
+func begins(data []byte, m *mark) bool {
+	return m.headLen > 0 && len(data) >= m.headLen && digestOf(data[:m.headLen]) == m.head
+}

@@ -1,0 +1,108 @@
+package tail
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// statPath follows links, lstatPath does not.
+func statPath(path string) (status, error) { return statAt(unix.AT_FDCWD, path, 0) }
+func lstatPath(path string) (status, error) {
+	return statAt(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func statFile(f *os.File) (status, error) {
+	return statAt(int(f.Fd()), "", unix.AT_EMPTY_PATH)
+}
+
+func statAt(fd int, path string, flags int) (status, error) {
+	var x unix.Statx_t
+	err := unix.Statx(fd, path, flags, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &x)
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) { // before Linux 4.11, or a filter that does not know it
+		return oldStatAt(fd, path, flags)
+	}
+	if err != nil {
+		return status{}, fmt.Errorf("stat file: %w", err)
+	}
+	s := status{
+		id:    identity{dev: unix.Mkdev(x.Dev_major, x.Dev_minor), ino: x.Ino},
+		size:  int64(x.Size), //nolint:gosec // the kernel's own off_t
+		links: uint64(x.Nlink), owner: x.Uid, kind: fileKind(uint32(x.Mode)),
+		mtime: x.Mtime.Sec*1e9 + int64(x.Mtime.Nsec), ctime: x.Ctime.Sec*1e9 + int64(x.Ctime.Nsec),
+	}
+	if x.Mask&unix.STATX_BTIME != 0 {
+		s.id.birth = x.Btime.Sec*1e9 + int64(x.Btime.Nsec)
+	}
+	return s, nil
+}
+
+func oldStatAt(fd int, path string, flags int) (status, error) {
+	var x unix.Stat_t
+	var err error
+	if path == "" {
+		err = unix.Fstat(fd, &x)
+	} else {
+		err = unix.Fstatat(fd, path, &x, flags)
+	}
+	if err != nil {
+		return status{}, fmt.Errorf("stat file: %w", err)
+	}
+	return status{
+		id:   identity{dev: x.Dev, ino: x.Ino},
+		size: x.Size, links: uint64(x.Nlink), owner: x.Uid, kind: fileKind(x.Mode), //nolint:unconvert // 32 bits on arm64
+		mtime: x.Mtim.Nano(), ctime: x.Ctim.Nano(),
+	}, nil
+}
+
+func fileKind(mode uint32) fs.FileMode {
+	switch mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return 0
+	case unix.S_IFDIR:
+		return fs.ModeDir
+	case unix.S_IFLNK:
+		return fs.ModeSymlink
+	case unix.S_IFIFO:
+		return fs.ModeNamedPipe
+	case unix.S_IFSOCK:
+		return fs.ModeSocket
+	default:
+		return fs.ModeDevice
+	}
+}
+
+// openPlain opens a file for reading without following any link and without
+// waiting for whatever it may turn out to be.
+func openPlain(path string) (*os.File, error) {
+	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC | unix.O_NOFOLLOW
+	for {
+		fd, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: flags, Resolve: unix.RESOLVE_NO_SYMLINKS})
+		if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) { // before Linux 5.6, or a filter that does not know it
+			fd, err = unix.Open(path, flags, 0)
+		}
+		switch {
+		case err == nil:
+			return os.NewFile(uintptr(fd), path), nil
+		case errors.Is(err, unix.EINTR):
+		default:
+			return nil, fmt.Errorf("open file: %w", err)
+		}
+	}
+}
+
+// nextData returns where the next byte that is not in a hole lies, at or after
+// offset; offset itself where the file system does not say.
+func nextData(f *os.File, offset int64) int64 {
+	next, err := unix.Seek(int(f.Fd()), offset, unix.SEEK_DATA)
+	if err != nil || next < offset {
+		return offset
+	}
+	return next
+}
+
+// outOfFiles reports whether err says that no more files can be opened.
+func outOfFiles(err error) bool { return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) }

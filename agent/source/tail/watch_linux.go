@@ -1,0 +1,141 @@
+package tail
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A watcher is an inotify instance. Folders are watched for names that come
+// and go. A file is watched for its next change only, while it is quiet: a
+// busy file is looked at ten times a second instead, which costs less than an
+// event for each write.
+type watcher struct {
+	file  *os.File
+	fd    int
+	hints *hints
+	done  chan struct{} // closed when the reading goroutine ended
+	stop  chan struct{}
+
+	mu      sync.Mutex
+	names   map[int32]string // watch descriptor -> path
+	folders map[string]int32
+}
+
+// eventPause is how long events gather before the next read.
+const eventPause = 20 * time.Millisecond
+
+// newWatcher starts a watcher that writes to h. It returns nil and an error
+// when the kernel gives no instance.
+func newWatcher(h *hints) (*watcher, error) {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("start inotify: %w", err)
+	}
+	w := &watcher{
+		file: os.NewFile(uintptr(fd), "inotify"), fd: fd, hints: h,
+		done: make(chan struct{}), stop: make(chan struct{}),
+		names: make(map[int32]string), folders: make(map[string]int32),
+	}
+	go w.read()
+	return w, nil
+}
+
+func (w *watcher) close() {
+	close(w.stop)
+	_ = w.file.Close() // ends the read under way; nothing can be lost
+	<-w.done
+}
+
+// folder watches the names in dir from now on, and reports whether it did not
+// before. A folder that is not there is no error.
+func (w *watcher) folder(dir string) (started bool, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, ok := w.folders[dir]; ok {
+		return false, nil
+	}
+	wd, err := w.add(dir, unix.IN_CREATE|unix.IN_MOVED_FROM|unix.IN_MOVED_TO|unix.IN_DELETE|unix.IN_ONLYDIR)
+	if err != nil || wd < 0 {
+		return false, err
+	}
+	w.folders[dir] = wd
+	return true, nil
+}
+
+// once watches the file at path for its next change.
+func (w *watcher) once(path string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, err := w.add(path, unix.IN_MODIFY|unix.IN_ATTRIB|unix.IN_MOVE_SELF|unix.IN_ONESHOT)
+	return err
+}
+
+// add returns -1 when there is nothing at path that can be watched. The caller
+// holds the lock.
+func (w *watcher) add(path string, mask uint32) (int32, error) {
+	wd, err := unix.InotifyAddWatch(w.fd, path, mask)
+	switch {
+	case err == nil:
+		w.names[int32(wd)] = path //nolint:gosec // inotify counts in int32
+		return int32(wd), nil     //nolint:gosec // the same
+	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.ENOMEM):
+		return -1, fmt.Errorf("watch %s: %w", path, err)
+	default:
+		return -1, nil
+	}
+}
+
+func (w *watcher) read() {
+	defer close(w.done)
+	buf := make([]byte, 16<<10)
+	for {
+		n, err := w.file.Read(buf)
+		if err != nil {
+			return // closed
+		}
+		for events := buf[:n]; len(events) >= unix.SizeofInotifyEvent; {
+			size := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(events[12:]))
+			w.event(
+				int32(binary.NativeEndian.Uint32(events)), //nolint:gosec // struct inotify_event has an int there
+				binary.NativeEndian.Uint32(events[4:]),
+				strings.TrimRight(string(events[unix.SizeofInotifyEvent:size]), "\x00"))
+			events = events[size:]
+		}
+		select {
+		case <-w.stop:
+			return
+		case <-time.After(eventPause):
+		}
+	}
+}
+
+func (w *watcher) event(wd int32, mask uint32, name string) {
+	if mask&unix.IN_Q_OVERFLOW != 0 {
+		w.hints.addAll()
+		return
+	}
+	w.mu.Lock()
+	path := w.names[wd]
+	if mask&unix.IN_IGNORED != 0 { // the watch is over
+		delete(w.names, wd)
+		if w.folders[path] == wd {
+			delete(w.folders, path)
+		}
+	}
+	w.mu.Unlock()
+	if path == "" {
+		return
+	}
+	if name != "" {
+		path = filepath.Join(path, name)
+	}
+	w.hints.add(path)
+}
