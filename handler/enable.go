@@ -1,0 +1,329 @@
+package handler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/openloganalytics/agent/agent"
+	"github.com/openloganalytics/agent/extension"
+	"github.com/openloganalytics/agent/internal/atomicfile"
+	"github.com/openloganalytics/agent/internal/product"
+	"github.com/openloganalytics/agent/internal/secret"
+)
+
+// enable makes the machine obey the settings: it converges. The same settings
+// on a healthy machine change nothing; whatever is missing is put right.
+// Settings that are wrong change nothing either: the agent goes on with the
+// ones it has.
+func (h *Handler) enable(ctx context.Context, x *extension.Invocation) error {
+	if x.Env == nil {
+		return errors.New("HandlerEnvironment.json is not readable; the guest agent writes it when it starts")
+	}
+	settings, err := h.readSettings(ctx, x)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(h.Layout.StateDir(), 0o711); err != nil {
+		return extension.WithCode(extension.ExitMissingDependency, fmt.Errorf("make state folder: %w; the folder has to be writable", err))
+	}
+	unlock, err := h.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s, err := h.loadState()
+	if err != nil {
+		return err
+	}
+	uid, gid, err := h.place(ctx, s, x.Log)
+	if err != nil {
+		return err
+	}
+	h.adopt(s, x, settings)
+	renewed, err := h.deliver(s, settings, uid, gid)
+	if err != nil {
+		return fmt.Errorf("hand the settings to the agent: %w", err)
+	}
+	if err := h.saveState(s); err != nil {
+		return err
+	}
+	note := h.configureSyslog(ctx, settings.Config.Sources.Syslog, uid, x.Log)
+	if note != "" {
+		settings.Notes = append(settings.Notes, note)
+	}
+	if err := h.startAgent(ctx, s, renewed, x); err != nil {
+		return err
+	}
+	verdict := h.await(ctx, s.Generation, x)
+	s.Reporting.Failed = verdict.err != nil
+	if err := h.saveState(s); err != nil {
+		return err
+	}
+	if verdict.err != nil {
+		return verdict.report(x, nil)
+	}
+	if err := extension.SetLastApplied(x.Env.HandlerDir, x.Seq); err != nil {
+		x.Log.Warn("number of the settings in force not kept", "error", err)
+	}
+	h.removeOldVersions(x)
+	return verdict.report(x, settings.Notes)
+}
+
+// readSettings returns the checked settings of the sequence number in force.
+func (h *Handler) readSettings(ctx context.Context, x *extension.Invocation) (*Settings, error) {
+	raw, err := extension.ReadSettings(ctx, x.Env, x.Guest.ExtensionName, x.Seq, extension.SystemKeys(x.Env))
+	if err != nil {
+		return nil, err
+	}
+	settings, err := ParseSettings(raw.Public, raw.Protected)
+	if err != nil {
+		return nil, err
+	}
+	if settings.StopOnMultipleConnections {
+		if err := h.otherConnections(settings); err != nil {
+			return nil, extension.WithCode(extension.ExitBadSettings, err)
+		}
+	}
+	return settings, nil
+}
+
+// otherConnections refuses a machine on which the earlier Log Analytics agent
+// reports to a workspace that is not among the settings'.
+func (h *Handler) otherConnections(s *Settings) error {
+	dir := filepath.Join("/", h.Layout.Root(), "etc", "opt", "microsoft", "omsagent")
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look for the earlier agent: %w", err)
+	}
+	for _, e := range entries {
+		name := strings.ToLower(e.Name())
+		other := name == "scom" || guid.MatchString(name) &&
+			!slices.ContainsFunc(s.Config.Workspaces, func(w agent.Workspace) bool { return w.ID == name })
+		if other {
+			return fmt.Errorf("LINUXOMSAGENTEXTENSION_ERROR_MULTIPLECONNECTIONS: stopOnMultipleConnections is set and the earlier agent reports to %s (%s); "+
+				"remove that connection, or set stopOnMultipleConnections to false to be billed for both", name, filepath.Join(dir, e.Name()))
+		}
+	}
+	return nil
+}
+
+// adopt takes over the machine for this version and these settings.
+func (h *Handler) adopt(s *state, x *extension.Invocation, settings *Settings) {
+	s.Owner, s.OwnerDir = product.Version, x.Env.HandlerDir
+	s.HandlerDir = x.Env.HandlerDir
+	if s.Installed.IsZero() {
+		s.Installed = x.Now().UTC()
+	}
+	limits := settings.Config.Limits
+	s.CPUPercent, s.MemoryMB = limits.CPUPercent, limits.MemoryMB
+	s.ReadAll, s.ReadsTmp, s.ReadsHome = false, false, false
+	for _, log := range settings.Config.Sources.CustomLogs {
+		s.ReadAll = true
+		for _, p := range log.Patterns {
+			s.ReadsTmp = s.ReadsTmp || below(p, "/tmp", "/var/tmp")
+			s.ReadsHome = s.ReadsHome || below(p, "/home", "/root", "/run/user")
+		}
+	}
+	s.Reporting = &reporting{HandlerDir: x.Env.HandlerDir, Extension: x.Guest.ExtensionName, Sequence: x.Seq, LogPath: x.LogPath}
+}
+
+// below reports whether a pattern can match something below one of the
+// folders: its fixed part lies there, or leads there.
+func below(pattern string, dirs ...string) bool {
+	fixed := pattern
+	if i := strings.IndexAny(pattern, "*?[{"); i >= 0 {
+		fixed = pattern[:i]
+	}
+	for _, dir := range dirs {
+		if strings.HasPrefix(fixed, dir+"/") || strings.HasPrefix(dir+"/", fixed) {
+			return true
+		}
+	}
+	return false
+}
+
+// deliver writes what the agent obeys: the config, the proxy, and the keys of
+// the workspaces that it does not have yet. It reports whether anything is
+// new, which the agent learns when it is started again.
+func (h *Handler) deliver(s *state, settings *Settings, uid, gid int) (renewed bool, err error) {
+	settings.Config.Generation = settings.Generation()
+	data, err := json.MarshalIndent(settings.Config, "", "  ")
+	if err != nil {
+		return false, err
+	}
+	newKeys, err := h.deliverKeys(s, settings, uid, gid)
+	if err != nil {
+		return false, err
+	}
+	if err := h.deliverProxy(settings.Proxy, uid, gid); err != nil {
+		return false, err
+	}
+	now, err := atomicfile.ReadLimited(h.Layout.ConfigFile(), 16<<20)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	if string(now) != string(data) {
+		renewed = true
+		if err := atomicfile.WriteOwned(h.Layout.ConfigFile(), data, 0o640, 0, gid); err != nil {
+			return false, err
+		}
+	}
+	s.Generation = settings.Config.Generation
+	return renewed || newKeys, nil
+}
+
+func (h *Handler) deliverProxy(setting secret.Secret, uid, gid int) error {
+	if setting.IsZero() {
+		if err := os.Remove(h.Layout.ProxyFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	return atomicfile.WriteOwned(h.Layout.ProxyFile(), []byte(setting.Reveal()), 0o400, uid, gid)
+}
+
+// deliverKeys hands over each key that differs from the last one that was. The
+// agent deletes a key once its workspace accepted it.
+func (h *Handler) deliverKeys(s *state, settings *Settings, uid, gid int) (any bool, err error) {
+	root, err := os.OpenRoot(h.Layout.AgentDir()) // the agent's own folder: no link in it may lead us out
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = root.Close() }() // only holds the folder
+	keys := map[string]string{}
+	for _, id := range slices.Sorted(maps.Keys(settings.Keys)) {
+		key := settings.Keys[id]
+		keys[id] = keyDigest(id, key)
+		if s.Keys[id] == keys[id] && h.keyArrived(root, id) {
+			continue
+		}
+		any = true
+		if err := h.deliverKey(root, id, key, uid, gid); err != nil {
+			return false, fmt.Errorf("workspace %s: %w", id, err)
+		}
+	}
+	s.Keys = keys
+	return any, nil
+}
+
+// keyArrived reports whether the agent has what it needs: an identity that a
+// key made, or the key that is still to be used.
+func (h *Handler) keyArrived(root *os.Root, id string) bool {
+	for _, path := range []string{h.Layout.WorkspaceKeyFile(id), filepath.Join(h.Layout.WorkspaceDir(id), "state.json")} {
+		name, err := filepath.Rel(h.Layout.AgentDir(), path)
+		if err != nil {
+			return false
+		}
+		if info, err := root.Lstat(name); err == nil && info.Mode().IsRegular() {
+			return true
+		}
+	}
+	return false
+}
+
+func (h *Handler) deliverKey(root *os.Root, id string, key secret.Secret, uid, gid int) error {
+	name, err := filepath.Rel(h.Layout.AgentDir(), h.Layout.WorkspaceKeyFile(id))
+	if err != nil {
+		return err
+	}
+	for _, dir := range []string{filepath.Dir(filepath.Dir(name)), filepath.Dir(name)} {
+		err := root.Mkdir(dir, 0o700)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err == nil && h.Root {
+			err = root.Lchown(dir, uid, gid)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	beside := name + ".new"
+	if err := root.Remove(beside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := root.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(key.Reveal())
+	if err == nil && h.Root {
+		err = f.Chown(uid, gid)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return root.Rename(beside, name)
+}
+
+// startAgent makes sure that this version runs with these settings: it starts
+// what does not run, and restarts what runs with something older.
+func (h *Handler) startAgent(ctx context.Context, s *state, renewed bool, x *extension.Invocation) error {
+	switched, err := h.use(product.Version)
+	if err != nil {
+		return err
+	}
+	u := h.unit(s)
+	changed, err := h.Manager.Install(ctx, u)
+	if err != nil {
+		return fmt.Errorf("install the service: %w", err)
+	}
+	now, err := h.Manager.Status(ctx, u)
+	if err != nil {
+		return fmt.Errorf("ask for the service: %w", err)
+	}
+	stale := renewed || switched || changed || h.runsSomethingElse(s.Generation)
+	if now.Running && stale {
+		x.Log.Info("restart the agent", "new settings", renewed, "new version", switched, "new unit", changed)
+		err = h.Manager.Restart(ctx, u)
+	} else {
+		err = h.Manager.Start(ctx, u)
+	}
+	if err != nil {
+		return fmt.Errorf("start the agent: %w", err)
+	}
+	return nil
+}
+
+// runsSomethingElse reports whether the agent that wrote the health file obeys
+// other settings, or is of another version, than it should: an enable that was
+// killed half-way leaves such an agent behind.
+func (h *Handler) runsSomethingElse(generation string) bool {
+	health, err := agent.ReadHealth(h.Layout.HealthFile())
+	return err == nil && (health.Generation != generation || health.Version != product.Version)
+}
+
+// removeOldVersions deletes binaries of versions that are neither in use nor
+// installed as a handler. It is a courtesy: a failure is logged.
+func (h *Handler) removeOldVersions(x *extension.Invocation) {
+	entries, err := os.ReadDir(h.Layout.VersionsDir())
+	if err != nil {
+		x.Log.Warn("cannot look for old versions", "error", err)
+		return
+	}
+	for _, e := range entries {
+		if !e.IsDir() || e.Name() == product.Version {
+			continue
+		}
+		if _, err := os.Stat(h.siblingDir(x, e.Name())); err == nil {
+			continue
+		}
+		if err := h.removeVersion(e.Name()); err != nil {
+			x.Log.Warn("cannot remove an old version", "error", err)
+		}
+	}
+}

@@ -1,0 +1,218 @@
+package handler
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/openloganalytics/agent/extension"
+	"github.com/openloganalytics/agent/handler/service"
+	"github.com/openloganalytics/agent/internal/atomicfile"
+	"github.com/openloganalytics/agent/internal/hostinfo"
+	"github.com/openloganalytics/agent/internal/logfile"
+	"github.com/openloganalytics/agent/internal/product"
+)
+
+// needMB is the disk space without which install changes nothing: the binary
+// and room for the agent to begin with.
+const needMB = 100
+
+// install puts this version's binary and the folders in place. It does not
+// touch a version that runs.
+func (h *Handler) install(ctx context.Context, x *extension.Invocation) error {
+	if err := os.MkdirAll(h.Layout.StateDir(), 0o711); err != nil {
+		return extension.WithCode(extension.ExitMissingDependency, fmt.Errorf("make state folder: %w; the folder has to be writable", err))
+	}
+	unlock, err := h.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s, err := h.loadState()
+	if err != nil {
+		return err
+	}
+	if _, _, err := h.place(ctx, s, x.Log); err != nil {
+		return err
+	}
+	s.Owner = product.Version
+	if x.Env != nil {
+		s.OwnerDir = x.Env.HandlerDir
+	}
+	if s.Installed.IsZero() {
+		s.Installed = x.Now().UTC()
+	}
+	return h.saveState(s)
+}
+
+// place makes sure of everything that enable needs: binary, folders, user; it
+// returns the user's numbers.
+// The caller holds the lock.
+func (h *Handler) place(ctx context.Context, s *state, log *logfile.Logger) (uid, gid int, err error) {
+	fail := func(err error) (int, int, error) {
+		return 0, 0, extension.WithCode(extension.ExitMissingDependency, err)
+	}
+	if err := h.roomFor(needMB); err != nil {
+		return fail(err)
+	}
+	if err := h.knowMachine(s, log); err != nil {
+		return 0, 0, err
+	}
+	if uid, gid, err = h.account(ctx); err != nil {
+		return fail(fmt.Errorf("make the agent's user: %w", err))
+	}
+	if err := h.folders(uid, gid); err != nil {
+		return fail(fmt.Errorf("make folders: %w; the folders have to be writable", err))
+	}
+	if err := h.placeBinary(); err != nil {
+		return fail(fmt.Errorf("place the binary: %w; %s has to be writable", err, h.Layout.VersionsDir()))
+	}
+	return uid, gid, nil
+}
+
+// knowMachine sets the agent's state aside when it was made on another
+// machine: this one was made from an image of that. Records, places in files
+// and the identity belong to the other machine.
+func (h *Handler) knowMachine(s *state, log *logfile.Logger) error {
+	id := hostinfo.ProductUUID(os.DirFS(filepath.Join("/", h.Layout.Root())))
+	if s.MachineID != "" && id != "" && s.MachineID != id {
+		aside := filepath.Join(h.Layout.HandlerDir(), "from-another-machine-"+time.Now().UTC().Format("20060102T150405"))
+		err := os.Rename(h.Layout.AgentDir(), aside)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("set aside the state of another machine: %w", err)
+		}
+		log.Warn("this machine was made from an image: the state of the machine in the image is set aside", "folder", aside)
+		*s = state{Owner: s.Owner, OwnerDir: s.OwnerDir}
+	}
+	s.MachineID = id
+	return nil
+}
+
+// account returns the agent's user and group, -1 when it runs as the caller.
+func (h *Handler) account(ctx context.Context) (uid, gid int, err error) {
+	if !h.Root {
+		return -1, -1, nil
+	}
+	return service.EnsureUser(ctx, user, h.Layout.StateDir())
+}
+
+// folders makes every folder with its owner and mode. Nothing that root
+// executes or obeys lies in a folder that the agent can write.
+func (h *Handler) folders(uid, gid int) error {
+	for _, f := range []struct {
+		path     string
+		mode     fs.FileMode
+		uid, gid int
+	}{
+		{h.Layout.VersionsDir(), 0o755, 0, 0},
+		{h.Layout.StateDir(), 0o711, 0, 0},
+		{h.Layout.HandlerDir(), 0o700, 0, 0},
+		{h.Layout.ConfigDir(), 0o750, 0, gid},
+		{h.Layout.AgentDir(), 0o700, uid, gid},
+		{h.Layout.LogDir(), 0o751, uid, gid}, // the syslog daemon passes through,
+		{h.Layout.RunDir(), 0o755, uid, gid},
+	} {
+		if err := os.MkdirAll(f.path, f.mode); err != nil {
+			return err
+		}
+		if err := h.own(f.path, f.mode, f.uid, f.gid); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// own sets owner and mode of a folder that is really a folder: no link is
+// followed.
+func (h *Handler) own(path string, mode fs.FileMode, uid, gid int) error {
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }() // only read
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("%s is not a folder", path)
+	}
+	if h.Root {
+		if err := root.Chown(".", uid, gid); err != nil {
+			return err
+		}
+	}
+	return root.Chmod(".", mode)
+}
+
+// placeBinary copies the running binary to its versioned folder, unless the
+// very same is there.
+func (h *Handler) placeBinary() error {
+	target := h.Layout.VersionBinary(product.Version)
+	if h.Self == target {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+		return err
+	}
+	same, err := sameContent(h.Self, target)
+	if err != nil || same {
+		return err
+	}
+	data, err := os.ReadFile(h.Self)
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(target, data, 0o755)
+}
+
+func sameContent(a, b string) (bool, error) {
+	sumA, err := digest(a)
+	if err != nil {
+		return false, err
+	}
+	sumB, err := digest(b)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return sumA == sumB, err
+}
+
+func digest(path string) (sum [sha256.Size]byte, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return sum, err
+	}
+	defer func() { _ = f.Close() }() // only read
+	hash := sha256.New()
+	if _, err := io.Copy(hash, f); err != nil {
+		return sum, err
+	}
+	return [sha256.Size]byte(hash.Sum(nil)), nil
+}
+
+// use makes this version the one that the service starts. It reports whether
+// another one was in use.
+func (h *Handler) use(version string) (changed bool, err error) {
+	link := h.Layout.CurrentDir()
+	if now, err := os.Readlink(link); err == nil && now == version {
+		return false, nil
+	}
+	beside := link + ".new"
+	if err := os.Remove(beside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("switch to version %s: %w", version, err)
+	}
+	if err := os.Symlink(version, beside); err != nil {
+		return false, fmt.Errorf("switch to version %s: %w", version, err)
+	}
+	if err := os.Rename(beside, link); err != nil {
+		return false, fmt.Errorf("switch to version %s: %w", version, err)
+	}
+	return true, nil
+}

@@ -1,0 +1,232 @@
+package handler
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/openloganalytics/agent/agent"
+	"github.com/openloganalytics/agent/agent/source/customlog"
+	"github.com/openloganalytics/agent/agent/source/perf"
+)
+
+// severities are the log levels of a data collection rule, most urgent first,
+// with the words that syslog itself uses.
+var severities = []struct{ level, word string }{
+	{"emergency", "emerg"}, {"alert", "alert"}, {"critical", "crit"}, {"error", "err"},
+	{"warning", "warning"}, {"notice", "notice"}, {"info", "info"}, {"debug", "debug"},
+}
+
+var facilities = []string{
+	"kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp", "ntp", "audit",
+	"alert", "clock", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+}
+
+// sources reads the dataSources object of a data collection rule. Without one
+// the default set applies.
+func (s *Settings) sources(d *decoder, o *object, given bool) {
+	s.Config.Sources.Heartbeat.Interval = seconds(60)
+	if !given {
+		s.defaultSources()
+		return
+	}
+	if o == nil {
+		return
+	}
+	defer o.done()
+	for _, src := range limited(d, o, "syslog") {
+		s.syslog(d, src)
+	}
+	for _, src := range limited(d, o, "performanceCounters") {
+		s.counters(d, src)
+	}
+	for _, src := range limited(d, o, "logFiles") {
+		s.logFiles(d, src)
+	}
+	for _, name := range []string{"windowsEventLogs", "iisLogs"} {
+		if o.take(name) != nil {
+			d.wrong("dataSources."+name, "is collected on Windows only", "take it out for this VM, or deploy the Windows extension")
+		}
+	}
+	for _, name := range []string{"windowsFirewallLogs", "extensions", "prometheusForwarder", "performanceCountersOTel"} {
+		if o.take(name) != nil {
+			d.wrong("dataSources."+name, "is not supported by this agent", "take it out")
+		}
+	}
+}
+
+func limited(d *decoder, o *object, kind string) []*object {
+	list := o.objects(kind)
+	if len(list) > maxDataSources {
+		d.wrong("dataSources."+kind, fmt.Sprintf("has %d data sources", len(list)), fmt.Sprintf("a rule holds at most %d", maxDataSources))
+		return nil
+	}
+	return list
+}
+
+// defaultSources is what runs at once on a machine whose settings name no
+// data sources: warnings and worse of every facility with all of auth and
+// authpriv, and the counters that the portal proposes.
+func (s *Settings) defaultSources() {
+	s.Config.Sources.Syslog = &agent.Syslog{Selectors: []agent.SyslogSelector{
+		{Facilities: []string{"*"}, Severities: []string{"emerg", "alert", "crit", "err", "warning"}},
+		{Facilities: []string{"auth", "authpriv"}, Severities: []string{"*"}},
+	}}
+	s.Config.Sources.Counters = []agent.Counters{{Interval: seconds(60), Specifiers: perf.DefaultSpecifiers()}}
+}
+
+// streams checks the streams of a data source against the one it can feed.
+func streams(d *decoder, src *object, want string) {
+	for _, stream := range src.texts("streams") {
+		if stream != want {
+			d.wrong(src.path+".streams", fmt.Sprintf("%q cannot be fed from here", stream), "give \""+want+"\"")
+		}
+	}
+	src.text("name")
+}
+
+func (s *Settings) syslog(d *decoder, src *object) {
+	defer src.done()
+	streams(d, src, "Microsoft-Syslog")
+	var sel agent.SyslogSelector
+	names := src.texts("facilityNames")
+	if len(names) > maxFacilities {
+		d.wrong(src.path+".facilityNames", fmt.Sprintf("has %d names", len(names)), fmt.Sprintf("a rule holds at most %d; \"*\" means all", maxFacilities))
+	}
+	for _, name := range names {
+		name = strings.ToLower(name)
+		switch {
+		case name == "mark" || name == "nopri": // not facilities of a message
+		case name == "*" || slices.Contains(facilities, name):
+			sel.Facilities = append(sel.Facilities, name)
+		default:
+			d.wrong(src.path+".facilityNames", fmt.Sprintf("%q is not a facility", name), "use "+strings.Join(facilities, " ")+" or *")
+		}
+	}
+	for _, level := range src.texts("logLevels") {
+		if word := severityWord(level); word != "" {
+			sel.Severities = append(sel.Severities, word)
+			continue
+		}
+		d.wrong(src.path+".logLevels", fmt.Sprintf("%q is not a level", level), "use Emergency, Alert, Critical, Error, Warning, Notice, Info, Debug or *")
+	}
+	if len(names) == 0 {
+		d.wrong(src.path+".facilityNames", "is empty", "name at least one facility, or \"*\"")
+	}
+	if s.Config.Sources.Syslog == nil {
+		s.Config.Sources.Syslog = &agent.Syslog{}
+	}
+	if len(sel.Facilities) > 0 && len(sel.Severities) > 0 { // no level means: nothing of these
+		s.Config.Sources.Syslog.Selectors = append(s.Config.Sources.Syslog.Selectors, sel)
+	}
+	if listen := src.object("listen"); listen != nil {
+		s.Config.Sources.Syslog.UDP = loopback(d, listen, "udp")
+		s.Config.Sources.Syslog.TCP = loopback(d, listen, "tcp")
+		listen.done()
+	}
+}
+
+// loopback reads a port to listen on at the loopback address.
+func loopback(_ *decoder, o *object, protocol string) string {
+	port := o.integer(protocol, 0, 1025, 65535)
+	if port == 0 {
+		return ""
+	}
+	return fmt.Sprintf("127.0.0.1:%d", port)
+}
+
+func severityWord(level string) string {
+	level = strings.ToLower(level)
+	if level == "*" {
+		return level
+	}
+	for _, s := range severities {
+		if s.level == level || s.word == level {
+			return s.word
+		}
+	}
+	return ""
+}
+
+func (s *Settings) counters(d *decoder, src *object) {
+	defer src.done()
+	streams(d, src, "Microsoft-Perf")
+	c := agent.Counters{Interval: seconds(src.integer("samplingFrequencyInSeconds", 60, minSampling, maxSampling))}
+	specifiers := src.texts("counterSpecifiers")
+	if len(specifiers) == 0 || len(specifiers) > maxSpecifiers {
+		d.wrong(src.path+".counterSpecifiers", fmt.Sprintf("has %d entries", len(specifiers)), fmt.Sprintf("give 1 to %d", maxSpecifiers))
+	}
+	for i, spec := range specifiers {
+		err := perf.Check(spec)
+		if errors.Is(err, perf.ErrWindowsOnly) { // rules mix the counters of both systems
+			s.Notes = append(s.Notes, err.Error()+".")
+			continue
+		}
+		if err != nil {
+			d.wrong(fmt.Sprintf("%s.counterSpecifiers[%d]", src.path, i), err.Error(), `write Object(Instance)\Counter as the Perf table spells them`)
+			continue
+		}
+		c.Specifiers = append(c.Specifiers, spec)
+	}
+	s.Config.Sources.Counters = append(s.Config.Sources.Counters, c)
+}
+
+func (s *Settings) logFiles(d *decoder, src *object) {
+	defer src.done()
+	src.text("name")
+	var log agent.CustomLog
+	names := src.texts("streams")
+	if len(names) != 1 {
+		d.wrong(src.path+".streams", fmt.Sprintf("has %d streams", len(names)), `give one stream, "Custom-<Name>_CL"`)
+	} else {
+		log.Table = strings.TrimPrefix(names[0], "Custom-")
+		if !strings.HasPrefix(names[0], "Custom-") {
+			d.wrong(src.path+".streams", fmt.Sprintf("%q is not a custom stream", names[0]), `give "Custom-<Name>_CL"`)
+		} else if _, err := customlog.Table(log.Table); err != nil {
+			d.wrong(src.path+".streams", err.Error(), `give "Custom-<Name>_CL"; the rows land in the table <Name>_CL`)
+		}
+	}
+	if format := src.text("format"); format != "" && format != "text" {
+		d.wrong(src.path+".format", fmt.Sprintf("%q is not supported by this version", format), `give "text"`)
+	}
+	if settings := src.object("settings"); settings != nil {
+		recordStart(d, settings)
+	}
+	log.FromStart = src.boolean("fromStart")
+	log.Patterns = src.texts("filePatterns")
+	if len(log.Patterns) == 0 || len(log.Patterns) > maxFilePatterns {
+		d.wrong(src.path+".filePatterns", fmt.Sprintf("has %d entries", len(log.Patterns)), fmt.Sprintf("give 1 to %d", maxFilePatterns))
+	}
+	for i, pattern := range log.Patterns {
+		if problem := checkPattern(pattern); problem != "" {
+			d.wrong(fmt.Sprintf("%s.filePatterns[%d]", src.path, i), problem, "give an absolute path, as in /var/log/myapp/*.log")
+		}
+	}
+	s.Config.Sources.CustomLogs = append(s.Config.Sources.CustomLogs, log)
+}
+
+// recordStart accepts what says "every line is a record" and refuses a time
+// format, which would make several lines one record.
+func recordStart(d *decoder, settings *object) {
+	defer settings.done()
+	text := settings.object("text")
+	if text == nil {
+		return
+	}
+	defer text.done()
+	if format := text.text("recordStartTimestampFormat"); format != "" {
+		d.wrong(text.path+".recordStartTimestampFormat", "is not supported by this version: each line is a record", "take it out")
+	}
+}
+
+func checkPattern(pattern string) string {
+	if !path.IsAbs(pattern) {
+		return fmt.Sprintf("%q is not an absolute path", pattern)
+	}
+	if strings.ContainsRune(pattern, 0) || len(pattern) > 1024 || path.Clean(pattern) != pattern {
+		return fmt.Sprintf("%.100q is not a plain path", pattern)
+	}
+	return ""
+}

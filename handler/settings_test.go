@@ -1,0 +1,218 @@
+package handler
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/openloganalytics/agent/agent"
+	"github.com/openloganalytics/agent/extension"
+	"github.com/openloganalytics/agent/internal/secret"
+)
+
+const (
+	testID  = "11111111-2222-3333-4444-555555555555"
+	testKey = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4vMDEyMzQ1Njc4OTo7PD0+Pw=="
+)
+
+func parse(public, protected string) (*Settings, error) {
+	return ParseSettings(json.RawMessage(public), secret.New(protected))
+}
+
+func TestMinimalSettingsGetDefaults(t *testing.T) {
+	s, err := parse(`{"workspaceId":"`+strings.ToUpper(testID)+`"}`, `{"workspaceKey":"`+testKey+`"}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := s.Config
+	if len(c.Workspaces) != 1 || c.Workspaces[0].ID != testID || s.Keys[testID].Reveal() != testKey {
+		t.Errorf("workspaces are %+v", c.Workspaces)
+	}
+	if c.Limits != (agent.Limits{DiskMB: 1024, CPUPercent: 20, MemoryMB: 256}) {
+		t.Errorf("limits are %+v", c.Limits)
+	}
+	if c.Sources.Syslog == nil || len(c.Sources.Counters) != 1 || len(c.Sources.Counters[0].Specifiers) == 0 || time.Duration(c.Sources.Heartbeat.Interval) != time.Minute {
+		t.Errorf("default sources are %+v", c.Sources)
+	}
+}
+
+func TestDataSourcesOfARule(t *testing.T) {
+	s, err := parse(`{
+		"workspaceId": "`+testID+`",
+		"stopOnMultipleConnections": "true",
+		"skipDockerProviderInstall": true,
+		"diskQuotaInMB": "512",
+		"dataSources": {
+			"syslog": [{"name": "s", "streams": ["Microsoft-Syslog"], "facilityNames": ["auth", "LOCAL3"], "logLevels": ["Warning", "Error", "Critical"]}],
+			"performanceCounters": [{"name": "p", "streams": ["Microsoft-Perf"], "samplingFrequencyInSeconds": 10,
+				"counterSpecifiers": ["Processor(*)\\% Processor Time", "\\Memory(*)\\% Used Memory"]}],
+			"logFiles": [{"name": "l", "streams": ["Custom-MyApp_CL"], "filePatterns": ["/var/log/myapp/*.log"], "format": "text"}]
+		}}`, `{"workspaceKey":"`+testKey+`","domain":"opinsights.azure.us"}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	src := s.Config.Sources
+	if want := (agent.SyslogSelector{Facilities: []string{"auth", "local3"}, Severities: []string{"warning", "err", "crit"}}); len(src.Syslog.Selectors) != 1 ||
+		!slices.Equal(src.Syslog.Selectors[0].Facilities, want.Facilities) || !slices.Equal(src.Syslog.Selectors[0].Severities, want.Severities) {
+		t.Errorf("syslog is %+v, want %+v", src.Syslog.Selectors, want)
+	}
+	if len(src.Counters) != 1 || time.Duration(src.Counters[0].Interval) != 10*time.Second || len(src.Counters[0].Specifiers) != 2 {
+		t.Errorf("counters are %+v", src.Counters)
+	}
+	if len(src.CustomLogs) != 1 || src.CustomLogs[0].Table != "MyApp_CL" || src.CustomLogs[0].Patterns[0] != "/var/log/myapp/*.log" {
+		t.Errorf("custom logs are %+v", src.CustomLogs)
+	}
+	if !s.StopOnMultipleConnections || s.Config.Limits.DiskMB != 512 || s.Config.Workspaces[0].Domain != "opinsights.azure.us" {
+		t.Errorf("settings are %+v", s)
+	}
+	if len(s.Notes) != 1 || !strings.Contains(s.Notes[0], "skipDockerProviderInstall") {
+		t.Errorf("notes are %q", s.Notes)
+	}
+}
+
+func TestSeveralWorkspaces(t *testing.T) {
+	other := strings.Replace(testID, "1111", "9999", 1)
+	s, err := parse(`{"workspaces":[{"id":"`+testID+`","name":"a"},{"id":"`+other+`"}]}`,
+		`{"workspaceKeys":{"`+testID+`":"`+testKey+`","`+strings.ToUpper(other)+`":"`+testKey+`"}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Config.Workspaces) != 2 || s.Config.Workspaces[0].Name != "a" || len(s.Keys) != 2 {
+		t.Errorf("settings are %+v", s)
+	}
+}
+
+func TestProxyHalves(t *testing.T) {
+	for _, tt := range []struct{ public, protected, want string }{
+		{``, `"proxy":"http://u:p@proxy:3128"`, "http://u:p@proxy:3128"},
+		{`"proxy":{"mode":"application","host":"proxy","port":3128}`, ``, "proxy:3128"},
+		{`"proxy":{"host":"proxy","port":"3128"}`, `"proxy":{"username":"u@x","password":"a:b/ü"}`, "u%40x:a%3Ab%2F%C3%BC@proxy:3128"},
+		{`"proxy":{"host":"fd00::1","port":3128}`, ``, "[fd00::1]:3128"},
+		{`"proxy":{"mode":"none"}`, ``, ""},
+		{`"proxy":{"mode":"none","host":"proxy"}`, `"proxy":"http://other:1"`, "http://other:1"},
+	} {
+		s, err := parse(join(`"workspaceId":"`+testID+`"`, tt.public), join(`"workspaceKey":"`+testKey+`"`, tt.protected))
+		if err != nil {
+			t.Errorf("%s %s: %v", tt.public, tt.protected, err)
+			continue
+		}
+		if s.Proxy.Reveal() != tt.want {
+			t.Errorf("%s %s: proxy is %q, want %q", tt.public, tt.protected, s.Proxy.Reveal(), tt.want)
+		}
+	}
+}
+
+func join(members ...string) string {
+	return "{" + strings.Join(slices.DeleteFunc(members, func(m string) bool { return m == "" }), ",") + "}"
+}
+
+// canary stands where a user could have put a secret; no message may show it.
+const canary = "cGFzc3dvcmQtb2YtdGhlLXByb3h5LWFuZC1rZXktb2YtdGhlLXdvcmtzcGFjZQ"
+
+func TestBadSettings(t *testing.T) {
+	id, key := `"workspaceId":"`+testID+`"`, `"workspaceKey":"`+testKey+`"`
+	sources := func(text string) string { return join(id, `"dataSources":{`+text+`}`) }
+	for name, tt := range map[string]struct{ public, protected, field, fix string }{
+		"no workspace id":          {`{}`, join(key), "workspaceId", "portal"},
+		"workspace id no GUID":     {`{"workspaceId":"my-workspace"}`, join(key), "workspaceId", "hexadecimal"},
+		"workspace id a number":    {`{"workspaceId":7}`, join(key), "workspaceId", "text in quotes"},
+		"no key":                   {join(id), `{}`, "protected setting workspaceKey", "primary or secondary key"},
+		"no protected settings":    {join(id), ``, "protected setting workspaceKey", "primary or secondary key"},
+		"key not base64":           {join(id), `{"workspaceKey":"` + canary + `!"}`, "protected setting workspaceKey", "primary or secondary key"},
+		"key too short":            {join(id), `{"workspaceKey":"c2hvcnQ="}`, "protected setting workspaceKey", "64"},
+		"key a number":             {join(id), `{"workspaceKey":12345678}`, "protected setting workspaceKey", "text in quotes"},
+		"key of unnamed workspace": {join(id), join(key, `"workspaceKeys":{"99999999-2222-3333-4444-555555555555":"`+testKey+`"}`), "workspaceKeys", "name the workspace"},
+		"unknown field":            {join(id, `"workspaceID":"x"`), join(key), "workspaceID", "did you mean workspaceId?"},
+		"unknown protected field":  {join(id), join(key, `"`+canary+canary+`":"x"`), "protected setting", "list of settings"},
+		"misspelt key":             {join(id), `{"workspacekey":"` + canary + `"}`, "protected setting workspacekey", "did you mean workspaceKey?"},
+		"wrong type":               {join(id, `"stopOnMultipleConnections":"yes"`), join(key), "stopOnMultipleConnections", "true or false"},
+		"protected not JSON":       {join(id), canary, "protected settings", "JSON object"},
+		"public not an object":     {`[1]`, join(key), "public settings", "JSON object"},
+		"two objects":              {join(id), join(key) + join(key), "protected settings", "JSON object"},
+		"domain with a port":       {join(id), join(key, `"domain":"evil.example:8443"`), "domain", "opinsights.azure.com"},
+		"domain an address":        {join(id), join(key, `"domain":"10.0.0.1"`), "domain", "opinsights.azure.com"},
+		"domain with a path":       {join(id), join(key, `"domain":"evil.example/x"`), "domain", "opinsights.azure.com"},
+		"proxy malformed":          {join(id), join(key, `"proxy":"ftp://u:`+canary+`@h"`), "protected setting proxy", "[scheme://]"},
+		"resource id":              {join(id), join(key, `"vmResourceId":"vm1"`), "vmResourceId", "/subscriptions/"},
+		"quota out of range":       {join(id, `"diskQuotaInMB":1`), join(key), "diskQuotaInMB", "from 32"},
+		"rule not supported":       {join(id, `"dataCollectionRules":[{}]`), join(key), "dataCollectionRules", "dataSources"},
+		"facility":                 {sources(`"syslog":[{"facilityNames":["auht"],"logLevels":["*"]}]`), join(key), "dataSources.syslog[0].facilityNames", "auth"},
+		"level":                    {sources(`"syslog":[{"facilityNames":["auth"],"logLevels":["Warn!"]}]`), join(key), "dataSources.syslog[0].logLevels", "Warning"},
+		"counter":                  {sources(`"performanceCounters":[{"counterSpecifiers":["Processor(*)\\% Procesor Time"]}]`), join(key), "counterSpecifiers[0]", "% Processor Time"},
+		"sampling":                 {sources(`"performanceCounters":[{"samplingFrequencyInSeconds":0,"counterSpecifiers":["Memory(*)\\% Used Memory"]}]`), join(key), "samplingFrequencyInSeconds", "from 1"},
+		"table":                    {sources(`"logFiles":[{"streams":["Custom-My App_CL"],"filePatterns":["/a"]}]`), join(key), "logFiles[0].streams", "Custom-<Name>_CL"},
+		"relative path":            {sources(`"logFiles":[{"streams":["Custom-A_CL"],"filePatterns":["app.log"]}]`), join(key), "filePatterns[0]", "absolute"},
+		"path with dots":           {sources(`"logFiles":[{"streams":["Custom-A_CL"],"filePatterns":["/var/log/../../etc/shadow"]}]`), join(key), "filePatterns[0]", "absolute"},
+		"windows source":           {sources(`"iisLogs":[{}]`), join(key), "dataSources.iisLogs", "Windows"},
+		"certificates file":        {join(id, `"trustedCertificatesFile":"ca.pem"`), join(key), "trustedCertificatesFile", "whole path"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := parse(tt.public, tt.protected)
+			if err == nil {
+				t.Fatal("the settings were taken")
+			}
+			if code := extension.CodeOf(err); code != extension.ExitBadSettings {
+				t.Errorf("exit code is %d, want %d", code, extension.ExitBadSettings)
+			}
+			var wrong *extension.SettingsError
+			if !errors.As(err, &wrong) {
+				t.Fatalf("error is a %T, want one that names the field", err)
+			}
+			text := err.Error()
+			if !strings.Contains(text, tt.field) || !strings.Contains(text, tt.fix) {
+				t.Errorf("got %q, want the field %q and the fix %q", text, tt.field, tt.fix)
+			}
+			for _, hidden := range []string{canary, testKey} {
+				if strings.Contains(text, hidden) {
+					t.Errorf("the message shows a protected value: %q", text)
+				}
+			}
+		})
+	}
+}
+
+func TestEveryProblemIsToldAtOnce(t *testing.T) {
+	_, err := parse(`{"workspaceId":"x","cpuQuotaPercentage":0}`, `{}`)
+	var all SettingsErrors
+	if !errors.As(err, &all) || len(all) < 2 {
+		t.Fatalf("got %v, want every wrong field", err)
+	}
+}
+
+func TestGenerationFollowsEverySetting(t *testing.T) {
+	seen := map[string]string{}
+	for _, tt := range [][2]string{
+		{join(`"workspaceId":"` + testID + `"`), join(`"workspaceKey":"` + testKey + `"`)},
+		{join(`"workspaceId":"`+testID+`"`, `"diskQuotaInMB":64`), join(`"workspaceKey":"` + testKey + `"`)},
+		{join(`"workspaceId":"` + testID + `"`), join(`"workspaceKey":"B` + testKey[1:] + `"`)},
+		{join(`"workspaceId":"` + testID + `"`), join(`"workspaceKey":"`+testKey+`"`, `"proxy":"p:1"`)},
+	} {
+		s, err := parse(tt[0], tt[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := s.Generation()
+		if before, ok := seen[g]; ok {
+			t.Errorf("settings %v and %v have the same generation", before, tt)
+		}
+		if again := s.Generation(); again != g {
+			t.Errorf("generation of the same settings changed from %s to %s", g, again)
+		}
+		seen[g] = tt[0] + tt[1]
+	}
+}
+
+func FuzzParseSettings(f *testing.F) {
+	f.Add(`{"workspaceId":"`+testID+`"}`, `{"workspaceKey":"`+testKey+`"}`)
+	f.Add(`{"dataSources":{"syslog":[null,{}],"logFiles":[{"streams":null}]}}`, `{"proxy":{}}`)
+	f.Add(`{"proxy":{"host":"a"}}`, `{"proxy":{"username":"u"},"workspaceKeys":{"a":1}}`)
+	f.Fuzz(func(t *testing.T, public, protected string) {
+		s, err := parse(public, protected)
+		if (s == nil) == (err == nil) {
+			t.Fatalf("got settings %v and error %v", s != nil, err)
+		}
+	})
+}
