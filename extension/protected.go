@@ -98,7 +98,7 @@ func parseEnvelope(data []byte) (*envelope, error) {
 	if err != nil {
 		return nil, err
 	}
-	kind, ok := info.oid(0)
+	kind, ok := info.oid()
 	if !ok || info.tag != tagSequence {
 		return nil, errors.New("it is not CMS")
 	}
@@ -209,7 +209,7 @@ func (to recipient) is(cert *x509.Certificate) bool {
 
 // parseTransport reads the algorithm that seals the content key.
 func parseTransport(algorithm element) (func(keySize int) crypto.DecrypterOpts, error) {
-	switch oid, _ := algorithm.oid(0); oid {
+	switch oid, _ := algorithm.oid(); oid {
 	case "1.2.840.113549.1.1.1": // rsaEncryption, RFC 3370 §4.2.1
 		return func(keySize int) crypto.DecrypterOpts {
 			// With a session key length, a bad padding gives a random key in
@@ -237,7 +237,7 @@ func parseOAEP(algorithm element) (*rsa.OAEPOptions, error) {
 	}
 	for _, parameter := range parameters.parts {
 		value, ok := parameter.part(0, tagSequence)
-		oid, _ := value.oid(0)
+		oid, _ := value.oid()
 		switch {
 		case !ok:
 		case parameter.tag == tagContext|tagConstructed:
@@ -263,7 +263,7 @@ func parseOAEP(algorithm element) (*rsa.OAEPOptions, error) {
 
 // hash reads the AlgorithmIdentifier of a hash function.
 func (e element) hash() (crypto.Hash, bool) {
-	switch oid, _ := e.oid(0); oid {
+	switch oid, _ := e.oid(); oid {
 	case "1.3.14.3.2.26":
 		return crypto.SHA1, true
 	case "2.16.840.1.101.3.4.2.1":
@@ -285,9 +285,9 @@ func (env *envelope) parseContent(info element) error {
 		return errors.New("it has no content")
 	}
 	c := &env.content
-	switch oid, _ := algorithm.oid(0); oid {
+	switch oid, _ := algorithm.oid(); oid {
 	case "1.2.840.113549.3.7":
-		*c = contentCipher{newCipher: des.NewTripleDESCipher, keySize: 24, blockSize: des.BlockSize} //nolint:gosec // G405: as above.
+		*c = contentCipher{newCipher: des.NewTripleDESCipher, keySize: 24, blockSize: des.BlockSize}
 	case "2.16.840.1.101.3.4.1.2":
 		*c = contentCipher{newCipher: aes.NewCipher, keySize: 16, blockSize: aes.BlockSize}
 	case "2.16.840.1.101.3.4.1.22":
@@ -311,9 +311,9 @@ func (env *envelope) parseContent(info element) error {
 	return nil
 }
 
-// oid returns the i-th part, an object identifier, in dotted notation.
-func (e element) oid(i int) (string, bool) {
-	part, ok := e.part(i, tagOID)
+// oid returns the first part, an object identifier, in dotted notation.
+func (e element) oid() (string, bool) {
+	part, ok := e.part(0, tagOID)
 	if !ok {
 		return "", false
 	}

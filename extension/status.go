@@ -261,13 +261,13 @@ func (f statusFile) encode(parts []Substatus) ([]byte, error) {
 	// The greatest number of parts that fits is the one before the first that
 	// does not.
 	kept := sort.Search(len(worst), func(n int) bool {
-		data, err = f.with(summarize(worst, n), messageLimit/8)
+		data, err = f.with(summarise(worst, n), messageLimit/8)
 		return err != nil || len(data) > statusLimit
 	}) - 1
 	if err != nil {
 		return nil, err
 	}
-	return f.with(summarize(worst, max(kept, 0)), messageLimit/8)
+	return f.with(summarise(worst, max(kept, 0)), messageLimit/8)
 }
 
 // with encodes the file with parts whose messages have at most limit bytes.
@@ -284,8 +284,8 @@ func (f statusFile) with(parts []Substatus, limit int) ([]byte, error) {
 	return encodeJSON([]statusFile{f})
 }
 
-// summarize returns the first n parts and one that counts the others.
-func summarize(worst []Substatus, n int) []Substatus {
+// summarise returns the first n parts and one that counts the others.
+func summarise(worst []Substatus, n int) []Substatus {
 	rest := worst[n:]
 	counts := map[Status]int{}
 	for _, p := range rest {

@@ -15,8 +15,14 @@ import (
 // severities are the log levels of a data collection rule, most urgent first,
 // with the words that syslog itself uses.
 var severities = []struct{ level, word string }{
-	{"emergency", "emerg"}, {"alert", "alert"}, {"critical", "crit"}, {"error", "err"},
-	{"warning", "warning"}, {"notice", "notice"}, {"info", "info"}, {"debug", "debug"},
+	{"emergency", "emerg"},
+	{"alert", "alert"},
+	{"critical", "crit"},
+	{"error", "err"},
+	{"warning", "warning"},
+	{"notice", "notice"},
+	{"info", "info"},
+	{"debug", "debug"},
 }
 
 var facilities = []string{

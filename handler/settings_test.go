@@ -157,8 +157,7 @@ func TestBadSettings(t *testing.T) {
 			if code := extension.CodeOf(err); code != extension.ExitBadSettings {
 				t.Errorf("exit code is %d, want %d", code, extension.ExitBadSettings)
 			}
-			var wrong *extension.SettingsError
-			if !errors.As(err, &wrong) {
+			if _, ok := errors.AsType[*extension.SettingsError](err); !ok {
 				t.Fatalf("error is a %T, want one that names the field", err)
 			}
 			text := err.Error()

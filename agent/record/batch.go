@@ -131,8 +131,8 @@ const zlibHeader = "\x78\x01"
 // appendTail appends the end of a zlib stream: foot in a final stored block,
 // then the Adler-32 of the whole body, whose bytes before foot have sum.
 func appendTail(dst, foot []byte, sum uint32) []byte {
-	n := uint16(len(foot)) //nolint:gosec // a foot is one or two bytes
-	dst = append(dst, 1)   // final, stored
+	n := uint16(len(foot))
+	dst = append(dst, 1) // final, stored
 	dst = binary.LittleEndian.AppendUint16(dst, n)
 	dst = binary.LittleEndian.AppendUint16(dst, ^n)
 	dst = append(dst, foot...)

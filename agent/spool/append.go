@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/openloganalytics/agent/internal/vfs"
 )
@@ -100,7 +101,7 @@ func (s *Spool) plan(pieces []Piece) (frameHeader, error) {
 				p.Batch, p.index = s.parts[j].Batch, s.parts[j].index+1
 			} else if b := s.find(p.Batch); b != nil && !b.closed {
 				b.pinned = true
-				p.index = uint32(len(b.pieces)) //nolint:gosec // G115: one per Append
+				p.index = uint32(len(b.pieces))
 			} else {
 				p.Batch, p.index = next, 1
 				next++
@@ -115,8 +116,8 @@ func (s *Spool) plan(pieces []Piece) (frameHeader, error) {
 
 // sameBatch returns which is the last of pieces for batch id, or -1.
 func (s *Spool) sameBatch(pieces []Piece, id ID) int {
-	for i := len(pieces) - 1; i >= 0; i-- {
-		if pieces[i].Batch == id {
+	for i, piece := range slices.Backward(pieces) {
+		if piece.Batch == id {
 			return i
 		}
 	}

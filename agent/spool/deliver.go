@@ -147,8 +147,8 @@ func (s *Spool) Done(name string, id ID, outcome Outcome) error {
 		s.mu.Unlock()
 		return fmt.Errorf("finish batch %d: %w", id, err)
 	}
-	d.delivered += uint64(max(outcome.Delivered, 0)) //nolint:gosec // G115: not negative
-	d.refused += uint64(max(outcome.Refused, 0))     //nolint:gosec // G115: not negative
+	d.delivered += uint64(max(outcome.Delivered, 0))
+	d.refused += uint64(max(outcome.Refused, 0))
 	d.done.set(uint64(id - d.through - 1))
 	d.dirty = true
 	d.advance(s)
@@ -232,7 +232,7 @@ func (b *Batch) Body(dst []byte) ([]byte, error) {
 		if err != nil {
 			return dst, fmt.Errorf("read batch %d: %w", b.ID, err)
 		}
-		if !whole || p.index != uint32(i) { //nolint:gosec // G115: one per Append
+		if !whole || p.index != uint32(i) {
 			return dst, fmt.Errorf("read batch %d: %w", b.ID, ErrDamaged)
 		}
 	}

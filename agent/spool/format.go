@@ -127,21 +127,21 @@ func appendFrame(dst []byte, h *frameHeader, parts []part, checkpoints []Checkpo
 	dst = le.AppendUint64(dst, h.seq)
 	dst = le.AppendUint64(dst, h.rows)
 	dst = le.AppendUint64(dst, uint64(h.next))
-	dst = le.AppendUint64(dst, uint64(h.time)) //nolint:gosec // G115: two's complement is the format
-	dst = le.AppendUint64(dst, 0)              // lengths
+	dst = le.AppendUint64(dst, uint64(h.time))
+	dst = le.AppendUint64(dst, 0) // lengths
 	dst = le.AppendUint16(dst, uint16(len(parts)))
 	dst = le.AppendUint16(dst, h.flags)
-	dst = le.AppendUint32(dst, uint32(len(checkpoints))) //nolint:gosec // G115: far below 2^32
+	dst = le.AppendUint32(dst, uint32(len(checkpoints)))
 
 	h.data = 0
 	for i := range parts {
 		dst = appendPieceEntry(dst, &parts[i])
-		h.data += uint32(len(parts[i].Data) + len(parts[i].Tail)) //nolint:gosec // G115: Append checks the sizes
+		h.data += uint32(len(parts[i].Data) + len(parts[i].Tail))
 	}
 	for i := range checkpoints {
 		dst = appendCheckpoint(dst, checkpoints[i])
 	}
-	h.meta = uint32(len(dst) - at - frameHeaderSize) //nolint:gosec // G115: Append checks the sizes
+	h.meta = uint32(len(dst) - at - frameHeaderSize)
 	le.PutUint32(dst[at+48:], h.meta)
 	le.PutUint32(dst[at+52:], h.data)
 	le.PutUint32(dst[at+4:], checksum(dst[at+8:]))
@@ -156,23 +156,23 @@ func appendFrame(dst []byte, h *frameHeader, parts []part, checkpoints []Checkpo
 func appendPieceEntry(dst []byte, p *part) []byte {
 	dst = le.AppendUint64(dst, uint64(p.Batch))
 	dst = le.AppendUint32(dst, p.index)
-	dst = le.AppendUint32(dst, uint32(len(p.Data))) //nolint:gosec // G115: Append checks the sizes
-	dst = le.AppendUint32(dst, uint32(p.Rows))      //nolint:gosec // G115: Append checks the sizes
-	dst = le.AppendUint32(dst, uint32(p.Raw))       //nolint:gosec // G115: Append checks the sizes
+	dst = le.AppendUint32(dst, uint32(len(p.Data)))
+	dst = le.AppendUint32(dst, uint32(p.Rows))
+	dst = le.AppendUint32(dst, uint32(p.Raw))
 	dst = le.AppendUint32(dst, p.dataCRC)
 	dst = le.AppendUint32(dst, p.whole)
 	dst = append(dst, byte(len(p.Tail)), 0)
-	dst = le.AppendUint16(dst, uint16(len(p.Label))) //nolint:gosec // G115: Append checks the sizes
+	dst = le.AppendUint16(dst, uint16(len(p.Label)))
 	return append(dst, p.Label...)
 }
 
 func appendCheckpoint(dst []byte, c Checkpoint) []byte {
-	dst = le.AppendUint16(dst, uint16(len(c.Key))) //nolint:gosec // G115: Append checks the sizes
+	dst = le.AppendUint16(dst, uint16(len(c.Key)))
 	if c.Value == nil {
 		dst = le.AppendUint32(dst, forgotten)
 		return append(dst, c.Key...)
 	}
-	dst = le.AppendUint32(dst, uint32(len(c.Value))) //nolint:gosec // G115: Append checks the sizes
+	dst = le.AppendUint32(dst, uint32(len(c.Value)))
 	dst = append(dst, c.Key...)
 	return append(dst, c.Value...)
 }
@@ -187,7 +187,7 @@ func parseFrameHeader(b []byte) (h frameHeader, ok bool) {
 	h.seq = le.Uint64(b[16:])
 	h.rows = le.Uint64(b[24:])
 	h.next = ID(le.Uint64(b[32:]))
-	h.time = int64(le.Uint64(b[40:])) //nolint:gosec // G115: two's complement is the format
+	h.time = int64(le.Uint64(b[40:]))
 	h.meta = le.Uint32(b[48:])
 	h.data = le.Uint32(b[52:])
 	h.pieceN = le.Uint16(b[56:])
@@ -301,7 +301,7 @@ func (m *bitmap) shift(n uint64) {
 		*m = bitmap{}
 		return
 	}
-	words, bits := int(n/64), n%64 //nolint:gosec // G115: below window
+	words, bits := int(n/64), n%64
 	for i := range m {
 		var low, high uint64
 		if i+words < len(m) {
@@ -340,7 +340,7 @@ func appendSlot(dst []byte, s *slot) []byte {
 	at := len(dst)
 	dst = append(dst, cursorMagic...)
 	dst = le.AppendUint32(dst, s.version)
-	dst = le.AppendUint32(dst, uint32(len(s.name))) //nolint:gosec // G115: at most maxName
+	dst = le.AppendUint32(dst, uint32(len(s.name)))
 	for _, v := range [...]uint64{
 		s.spool, s.generation, uint64(s.through), s.base, s.delivered, s.refused,
 	} {

@@ -370,8 +370,8 @@ func (r *recovery) reach(seq, rows uint64) {
 	if seq <= r.seq {
 		return
 	}
-	r.damage.Frames += int64(seq - r.seq) //nolint:gosec // G115: a count of frames
-	r.damage.Rows += int64(rows - r.rows) //nolint:gosec // G115: a count of rows
+	r.damage.Frames += int64(seq - r.seq)
+	r.damage.Rows += int64(rows - r.rows)
 	if r.previous != nil && r.previous.rest > 0 {
 		r.previous.damaged = true // the missing frames were in the rest of it
 	}
@@ -458,7 +458,7 @@ func (r *recovery) openDestinations() {
 		d.advance(r.Spool)
 		if rec.removed {
 			// What it missed while it was not named was never for it.
-			d.base = r.rows - d.delivered - d.refused - uint64(r.waits(d).Waiting) //nolint:gosec // G115: a count of rows
+			d.base = r.rows - d.delivered - d.refused - uint64(r.waits(d).Waiting)
 		}
 		r.destinations = append(r.destinations, d)
 		delete(r.records, name)

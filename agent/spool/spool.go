@@ -126,7 +126,7 @@ func (o *Options) setDefaults() {
 	if o.newID == nil {
 		o.newID = func() uint64 {
 			var b [8]byte
-			rand.Read(b[:])            //nolint:errcheck,gosec // it never fails (crypto/rand)
+			rand.Read(b[:])
 			return le.Uint64(b[:]) | 1 // not 0
 		}
 	}

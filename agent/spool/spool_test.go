@@ -252,7 +252,7 @@ func TestManyAtOnce(t *testing.T) {
 					t.Errorf("body: %v", err)
 				}
 				mu.Lock()
-				for _, row := range strings.Fields(string(body)) {
+				for row := range strings.FieldsSeq(string(body)) {
 					got[d][row]++
 				}
 				mu.Unlock()
@@ -268,7 +268,7 @@ func TestManyAtOnce(t *testing.T) {
 	reading.Wait()
 	for d, seen := range got {
 		for b := takeNow(s, d); b != nil; b = takeNow(s, d) {
-			for _, row := range strings.Fields(mustBody(t, b)) {
+			for row := range strings.FieldsSeq(mustBody(t, b)) {
 				seen[row]++
 			}
 		}

@@ -518,7 +518,7 @@ func TestU09Names(t *testing.T) {
 // answerDNS answers questions as they come over a stream (RFC 1035, 4.2.2),
 // those for an IPv4 address with ip.
 func answerDNS(conn net.Conn, rcode byte, ip [4]byte, asked *atomic.Int64) {
-	defer conn.Close() //nolint:errcheck // nobody to tell
+	defer conn.Close()
 	for {
 		var length [2]byte
 		if _, err := io.ReadFull(conn, length[:]); err != nil {

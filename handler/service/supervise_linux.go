@@ -215,13 +215,10 @@ func (w *watch) once(ctx context.Context) error {
 			silence.Reset(w.o.timing.watchdog)
 		case <-silence.C:
 			_ = cmd.Process.Signal(syscall.SIGQUIT) // its stacks go to the output file
-			err := agent.end(2 * time.Second)
-			<-ended
+			err := errors.Join(agent.end(2*time.Second), <-ended)
 			return errors.Join(fmt.Errorf("agent gave no sign of life for %v", w.o.timing.watchdog), err)
 		case <-ctx.Done():
-			err := agent.end(agentGrace)
-			<-ended
-			return errors.Join(ctx.Err(), err)
+			return errors.Join(ctx.Err(), agent.end(agentGrace), <-ended)
 		}
 	}
 }
@@ -311,7 +308,7 @@ func (w *watch) identity(uid, gid int) (*syscall.SysProcAttr, error) {
 	if uid < 0 {
 		return attr, nil
 	}
-	attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)} //nolint:gosec // numbers of an account
+	attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 	for _, name := range w.unit.Groups {
 		group, err := user.LookupGroup(name)
 		if err != nil {

@@ -16,7 +16,7 @@ func setOwner(file *os.File, uid, gid int) error {
 // syncDir makes a rename in dir durable. A file system that cannot sync a
 // folder answers EINVAL; it has no stronger promise to give.
 func syncDir(dir string) error {
-	folder, err := os.Open(dir) //nolint:gosec // G304: the caller names the folder.
+	folder, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
@@ -29,7 +29,7 @@ func syncDir(dir string) error {
 
 // openNoFollow opens path without waiting and without following a link.
 func openNoFollow(path string) (*os.File, error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0) //nolint:gosec // G304: the caller names the file.
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, syscall.ELOOP) {
 		return nil, errors.Join(ErrNotRegular, err)
 	}

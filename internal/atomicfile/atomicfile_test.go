@@ -37,7 +37,7 @@ func TestWriteKeepsOldFileForItsReaders(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer old.Close() //nolint:errcheck // Only read.
+	defer old.Close()
 	if err := Write(path, []byte("new"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ const timeLayout = "2006-01-02T15:04:05.000Z"
 
 // levelNames are equally wide, so that messages stand one below the other.
 func levelName(level logrus.Level) string {
-	switch level { //nolint:exhaustive // The others are never logged here.
+	switch level {
 	case logrus.DebugLevel:
 		return "debug"
 	case logrus.InfoLevel:

@@ -82,7 +82,7 @@ func (r *rotator) current() (int64, error) {
 	if err := os.MkdirAll(filepath.Dir(r.path), 0o750); err != nil {
 		return 0, err
 	}
-	file, err := os.OpenFile(r.path, openFlags, 0o640) //nolint:gosec // G302: a log is for the group as well.
+	file, err := os.OpenFile(r.path, openFlags, 0o640)
 	if err != nil {
 		return 0, err
 	}

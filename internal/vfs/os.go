@@ -38,7 +38,7 @@ func (d folder) Create(name string) (File, error) {
 func (d folder) OpenWrite(name string) (File, error) { return openWrite(d.join(name), 0) }
 
 func openWrite(path string, flags int) (File, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|flags, 0o600) //nolint:gosec // G304: the folder's owner names the file
+	f, err := os.OpenFile(path, os.O_WRONLY|flags, 0o600)
 	if err != nil {
 		return nil, classify(err)
 	}
@@ -46,7 +46,7 @@ func openWrite(path string, flags int) (File, error) {
 }
 
 func (d folder) Open(name string) (Reader, error) {
-	f, err := os.Open(d.join(name)) //nolint:gosec // G304: the folder's owner names the file
+	f, err := os.Open(d.join(name))
 	if err != nil {
 		return nil, err
 	}

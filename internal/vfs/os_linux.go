@@ -22,7 +22,7 @@ func syncData(f *os.File) error {
 	var failed error
 	err = raw.Control(func(fd uintptr) {
 		for {
-			failed = unix.Fdatasync(int(fd)) //nolint:gosec // G115: descriptors are small
+			failed = unix.Fdatasync(int(fd))
 			if !errors.Is(failed, unix.EINTR) {
 				return
 			}
@@ -37,7 +37,7 @@ func syncData(f *os.File) error {
 // syncDir makes the names in a folder durable. A file system that cannot sync
 // folders says EINVAL and has no stronger promise to give.
 func syncDir(path string) error {
-	f, err := os.Open(path) //nolint:gosec // G304: the folder's owner names it
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
@@ -53,5 +53,5 @@ func free(path string) (uint64, error) {
 	if err := unix.Statfs(path, &s); err != nil {
 		return 0, &os.PathError{Op: "statfs", Path: path, Err: err}
 	}
-	return s.Bavail * uint64(s.Bsize), nil //nolint:gosec // G115: a block size is positive
+	return s.Bavail * uint64(s.Bsize), nil
 }

@@ -61,7 +61,7 @@ func pack(version, system, bin, manifest, out string) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(out, product.Publisher+"."+typeOf(system)+"-"+version+".zip")
-	if err := os.WriteFile(path, data, 0o644); err != nil { //nolint:gosec // a package is public
+	if err := os.WriteFile(path, data, 0o644); err != nil {
 		return "", fmt.Errorf("write package: %w", err)
 	}
 	return path, nil
@@ -115,7 +115,7 @@ func contents(version, system, bin, manifest string) ([]member, error) {
 // handlerManifest returns the manifest for one version and system. Its source
 // is the Linux one; only names, version and the spelling of paths differ.
 func handlerManifest(version, system, path string) ([]byte, error) {
-	data, err := os.ReadFile(path) //nolint:gosec // the path is the caller's
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read manifest: %w", err)
 	}

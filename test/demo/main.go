@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -16,11 +17,10 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
-
-	"crypto/rand"
 
 	"github.com/google/uuid"
 
@@ -131,7 +131,7 @@ func (d *demo) life(ctx context.Context, api string, length time.Duration) (err 
 // serve starts the emulator; the channel tells how it ended.
 func (d *demo) serve(ctx context.Context, api string) (<-chan error, error) {
 	key := make([]byte, 64)
-	rand.Read(key) //nolint:errcheck // it never fails (crypto/rand)
+	rand.Read(key)
 	d.workspace = emulator.Workspace{ID: uuid.NewString(), Keys: []string{base64.StdEncoding.EncodeToString(key)}}
 	e, err := emulator.New(emulator.Options{Dir: filepath.Join(d.root, "service"), Workspaces: []emulator.Workspace{d.workspace}, Domain: domain})
 	if err != nil {
@@ -259,11 +259,11 @@ func (d *demo) watch(ctx context.Context) {
 }
 
 func (d *demo) counts() {
-	text := "  rows arrived:"
+	var text strings.Builder
 	for _, t := range d.service.Tables() {
-		text += fmt.Sprintf("  %s %d", t.Table, t.Rows)
+		fmt.Fprintf(&text, "  %s %d", t.Table, t.Rows)
 	}
-	say("%s", text)
+	say("  rows arrived:%s", &text)
 }
 
 // patience is how long the last rows may take.

@@ -99,7 +99,7 @@ func newMachine(t *testing.T) *machine {
 		t.Fatal(err)
 	}
 	// Sockets have short paths, which t.TempDir is not.
-	root, err := os.MkdirTemp("", "vm-")
+	root, err := os.MkdirTemp("", "vm-") //nolint:usetesting // as said
 	if err != nil {
 		t.Fatal(err)
 	}

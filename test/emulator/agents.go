@@ -41,7 +41,7 @@ type registry struct {
 
 func openRegistry(file string) (*registry, error) {
 	r := &registry{file: file}
-	text, err := os.ReadFile(file) //nolint:gosec // a fixed name in the emulator's own folder
+	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return r, nil
 	}

@@ -216,7 +216,7 @@ func TestEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer response.Body.Close() //nolint:errcheck // only read
+	defer response.Body.Close()
 	if kind := response.Header.Get("Content-Type"); kind != "text/event-stream" {
 		t.Errorf("Content-Type = %q", kind)
 	}
@@ -227,7 +227,8 @@ func TestEvents(t *testing.T) {
 		Tables     []TableCount
 		Accepted   int64
 		Agents     int
-	}) {
+	},
+	) {
 		t.Helper()
 		for events.Scan() {
 			if text, ok := strings.CutPrefix(events.Text(), "data: "); ok {

@@ -199,7 +199,7 @@ func split(hosts []string) (names []string, addresses []net.IP) {
 }
 
 func readPEM(file, kind string) ([]byte, error) {
-	text, err := os.ReadFile(file) //nolint:gosec // a fixed name in the emulator's own folder
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("read authority: %w", err)
 	}

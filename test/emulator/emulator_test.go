@@ -177,7 +177,7 @@ func do(c *http.Client, r *http.Request) result {
 	if err != nil {
 		return result{err: err}
 	}
-	defer response.Body.Close() //nolint:errcheck // only read
+	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
 	out := result{status: response.StatusCode, header: response.Header, body: string(body), err: err}
 	if strings.HasPrefix(response.Header.Get("Content-Type"), "application/xml") {

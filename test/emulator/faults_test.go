@@ -134,7 +134,7 @@ func TestFaultSlow(t *testing.T) {
 	w := open(t)
 	agent := w.onboarded()
 	waited := make(chan time.Duration, 1)
-	w.Emulator.sleep = func(_ context.Context, d time.Duration) { waited <- d }
+	w.sleep = func(_ context.Context, d time.Duration) { waited <- d }
 	w.order(Fault{Kind: FaultSlow, Delay: Duration(90 * time.Second), Times: 1})
 	do(agent, syslogUpload(syslogItem).request(t)).want(t, 200, "")
 	if d := <-waited; d != 90*time.Second {

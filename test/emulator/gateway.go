@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/subtle"
 	"errors"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -50,9 +51,7 @@ func (e *Emulator) gateway(tunnels *handover) http.Handler {
 		if no != nil {
 			x.Status, x.Reason, x.Detail = no.status, no.reason, no.detail
 			e.record(x)
-			for name, values := range no.header {
-				w.Header()[name] = values
-			}
+			maps.Copy(w.Header(), no.header)
 			http.Error(w, no.reason+": "+no.detail, no.status)
 			return
 		}

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -20,9 +21,7 @@ func common(table string, more row) row {
 		"TimeGenerated": "2024-01-02T03:04:05.123Z", "Type": table, "TenantId": testWorkspace, "_ReceivedTime": "2024-01-02T03:04:05.123Z",
 		"_RequestId": "22222222-0000-4000-8000-000000000000", "_ResourceId": "/subscriptions/s/resourcegroups/g/providers/microsoft.compute/virtualmachines/vm",
 	}
-	for column, value := range more {
-		r[column] = value
-	}
+	maps.Copy(r, more)
 	return r
 }
 

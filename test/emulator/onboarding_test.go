@@ -221,7 +221,7 @@ func TestOnboardingRefusals(t *testing.T) {
 		{"not yet valid", recertify(func(c *x509.Certificate) { c.NotBefore = testTime.Add(time.Hour) }), 403, "InvalidCertificate"},
 		{"two years", recertify(func(c *x509.Certificate) { c.NotAfter = c.NotAfter.AddDate(1, 0, 0) }), 403, "InvalidCertificate"},
 		{"RSA 1024", func(t *testing.T, o *onboarding) {
-			key, err := rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // weak on purpose
+			key, err := rsa.GenerateKey(rand.Reader, 1024)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -304,13 +304,13 @@ func TestOnboardingTolerance(t *testing.T) {
 func TestHTTP10(t *testing.T) {
 	w := open(t)
 	conn := w.dialTLS(testWorkspace + ".oms." + testDomain)
-	defer conn.Close() //nolint:errcheck // the test is over
+	defer conn.Close()
 	fmt.Fprintf(conn, "POST %s HTTP/1.0\r\nHost: %s.oms.%s\r\nContent-Length: 0\r\n\r\n", pathTopology, testWorkspace, testDomain)
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer response.Body.Close() //nolint:errcheck // only read
+	defer response.Body.Close()
 	if response.StatusCode != 505 {
 		t.Errorf("status = %d, want 505", response.StatusCode)
 	}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strconv"
@@ -274,9 +275,7 @@ func (e *Emulator) send(w http.ResponseWriter, c *call, out answer) {
 		e.spoil(w, out)
 		return
 	}
-	for name, values := range out.header {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), out.header)
 	w.WriteHeader(out.status)
 	if _, err := w.Write(out.body); err != nil {
 		e.logf("answer to %s %s: %v", c.Exchange.Method, c.Path, err)

@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"encoding/json"
+	"maps"
 	"math"
 	"net/netip"
 	"regexp"
@@ -284,9 +285,7 @@ func perCounter(whole row) ([]row, string) {
 	samples, _ := whole[collections].([]row)
 	delete(whole, collections)
 	for _, sample := range samples {
-		for column, value := range whole {
-			sample[column] = value
-		}
+		maps.Copy(sample, whole)
 	}
 	return samples, ""
 }

@@ -58,8 +58,7 @@ func (g *Guest) run(version, verb string, seq int, env ...string) (Run, error) {
 	began := time.Now()
 	err = cmd.Run()
 	r.Took = time.Since(began)
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		r.ExitCode, err = exit.ExitCode(), nil
 	}
 	if err != nil {

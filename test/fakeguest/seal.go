@@ -3,10 +3,10 @@ package fakeguest
 import (
 	"bytes"
 	"crypto/cipher"
-	"crypto/des" //nolint:gosec // what Azure seals with
+	"crypto/des"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha1" //nolint:gosec // thumbprints are SHA-1
+	"crypto/sha1"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -51,7 +51,7 @@ func newTenant(now time.Time) (*tenant, error) {
 }
 
 func (t *tenant) thumbprint() string {
-	sum := sha1.Sum(t.cert.Raw) //nolint:gosec // thumbprints are SHA-1
+	sum := sha1.Sum(t.cert.Raw)
 	return strings.ToUpper(hex.EncodeToString(sum[:]))
 }
 
@@ -80,8 +80,8 @@ func (t *tenant) install(libDir string) error {
 // number, in base64.
 func (t *tenant) seal(text []byte) (string, error) {
 	key, iv := make([]byte, 24), make([]byte, des.BlockSize)
-	rand.Read(key) //nolint:errcheck // it never fails (crypto/rand)
-	rand.Read(iv)  //nolint:errcheck // it never fails (crypto/rand)
+	rand.Read(key)
+	rand.Read(iv)
 	block, err := des.NewTripleDESCipher(key)
 	if err != nil {
 		return "", fmt.Errorf("seal settings: %w", err)
@@ -89,7 +89,7 @@ func (t *tenant) seal(text []byte) (string, error) {
 	padding := des.BlockSize - len(text)%des.BlockSize
 	content := append(bytes.Clone(text), bytes.Repeat([]byte{byte(padding)}, padding)...)
 	cipher.NewCBCEncrypter(block, iv).CryptBlocks(content, content)
-	sealedKey, err := rsa.EncryptPKCS1v15(rand.Reader, &t.key.PublicKey, key)
+	sealedKey, err := rsa.EncryptPKCS1v15(rand.Reader, &t.key.PublicKey, key) //nolint:staticcheck // what Azure seals with
 	if err != nil {
 		return "", fmt.Errorf("seal settings: %w", err)
 	}

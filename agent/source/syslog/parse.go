@@ -341,8 +341,8 @@ func isIPv6(token []byte) bool {
 
 // cutToken splits at the first space; rest is nil when there is none.
 func cutToken(s []byte) (token, rest []byte) {
-	if i := bytes.IndexByte(s, ' '); i >= 0 {
-		return s[:i], s[i+1:]
+	if before, after, ok := bytes.Cut(s, []byte{' '}); ok {
+		return before, after
 	}
 	return s, nil
 }

@@ -45,25 +45,32 @@ func TestParse(t *testing.T) {
 	}{
 		// The examples of RFC 3164 §5.4.
 		{"<34>Oct 11 22:14:15 mymachine su: 'su root' failed for lonvick on /dev/pts/8", fields{
-			Priority: "auth.crit", Time: "2026-10-11T21:14:15Z", Host: "mymachine", Ident: "su", Text: "'su root' failed for lonvick on /dev/pts/8"}},
+			Priority: "auth.crit", Time: "2026-10-11T21:14:15Z", Host: "mymachine", Ident: "su", Text: "'su root' failed for lonvick on /dev/pts/8",
+		}},
 		{"Use the BFG!", fields{Text: "Use the BFG!"}},
 		{"<165>Aug 24 05:34:00 CST 1987 mymachine myproc[10]: %% It's time to make the do-nuts.  %%  Ingredients: Mix=OK", fields{
 			Priority: "local4.notice", Time: "2026-08-24T04:34:00Z", Host: "CST",
-			Text: "1987 mymachine myproc[10]: %% It's time to make the do-nuts.  %%  Ingredients: Mix=OK"}},
+			Text: "1987 mymachine myproc[10]: %% It's time to make the do-nuts.  %%  Ingredients: Mix=OK",
+		}},
 		{"<0>1990 Oct 22 10:52:01 TZ-6 scapegoat.dmz.example.org 10.1.2.3 sched[0]: That's All Folks!", fields{
-			Priority: "kern.emerg", Time: "1990-10-22T09:52:01Z", Host: "TZ-6", Text: "scapegoat.dmz.example.org 10.1.2.3 sched[0]: That's All Folks!"}},
+			Priority: "kern.emerg", Time: "1990-10-22T09:52:01Z", Host: "TZ-6", Text: "scapegoat.dmz.example.org 10.1.2.3 sched[0]: That's All Folks!",
+		}},
 
 		// The examples of RFC 5424 §6.5.
 		{"<34>1 2003-10-11T22:14:15.003Z mymachine.example.com su - ID47 - \xef\xbb\xbf'su root' failed for lonvick on /dev/pts/8", fields{
-			Priority: "auth.crit", Time: "2003-10-11T22:14:15.003Z", Host: "mymachine.example.com", Ident: "su", ID: "ID47", Text: "'su root' failed for lonvick on /dev/pts/8"}},
+			Priority: "auth.crit", Time: "2003-10-11T22:14:15.003Z", Host: "mymachine.example.com", Ident: "su", ID: "ID47", Text: "'su root' failed for lonvick on /dev/pts/8",
+		}},
 		{"<165>1 2003-08-24T05:14:15.000003-07:00 192.0.2.1 myproc 8710 - - %% It's time to make the do-nuts.", fields{
-			Priority: "local4.notice", Time: "2003-08-24T12:14:15.000003Z", Host: "192.0.2.1", Ident: "myproc", PID: "8710", Text: "%% It's time to make the do-nuts."}},
+			Priority: "local4.notice", Time: "2003-08-24T12:14:15.000003Z", Host: "192.0.2.1", Ident: "myproc", PID: "8710", Text: "%% It's time to make the do-nuts.",
+		}},
 		{`<165>1 2003-10-11T22:14:15.003Z mymachine.example.com evntslog - ID47 [exampleSDID@32473 iut="3" eventSource="Application" eventID="1011"] ` + "\xef\xbb\xbfAn application event log entry...", fields{
 			Priority: "local4.notice", Time: "2003-10-11T22:14:15.003Z", Host: "mymachine.example.com", Ident: "evntslog", ID: "ID47",
-			Data: `[exampleSDID@32473 iut="3" eventSource="Application" eventID="1011"]`, Text: "An application event log entry..."}},
+			Data: `[exampleSDID@32473 iut="3" eventSource="Application" eventID="1011"]`, Text: "An application event log entry...",
+		}},
 		{`<165>1 2003-10-11T22:14:15.003Z mymachine.example.com evntslog - ID47 [exampleSDID@32473 iut="3"][examplePriority@32473 class="high"]`, fields{
 			Priority: "local4.notice", Time: "2003-10-11T22:14:15.003Z", Host: "mymachine.example.com", Ident: "evntslog", ID: "ID47",
-			Data: `[exampleSDID@32473 iut="3"][examplePriority@32473 class="high"]`}},
+			Data: `[exampleSDID@32473 iut="3"][examplePriority@32473 class="high"]`,
+		}},
 
 		// RFC 5424 at its edges.
 		{"<13>1 - - - - - -", fields{}},
@@ -159,7 +166,8 @@ func TestParse(t *testing.T) {
 
 		// Network devices.
 		{"<189>45: *Nov 22 09:31:07.123: %SYS-5-CONFIG_I: Configured from console", fields{
-			Priority: "local7.notice", Time: "2026-11-22T08:31:07.123Z", Ident: "%SYS-5-CONFIG_I", Text: "Configured from console"}},
+			Priority: "local7.notice", Time: "2026-11-22T08:31:07.123Z", Ident: "%SYS-5-CONFIG_I", Text: "Configured from console",
+		}},
 		{"<189>*Nov 22 09:31:07: %LINK-3-UPDOWN: up", fields{Priority: "local7.notice", Time: "2026-11-22T08:31:07Z", Ident: "%LINK-3-UPDOWN", Text: "up"}},
 		{"<189>000123: .Nov 22 09:31:07 UTC: %LINK-3-UPDOWN: up", fields{Priority: "local7.notice", Time: "2026-11-22T09:31:07Z", Ident: "%LINK-3-UPDOWN", Text: "up"}},
 		{"<189>12: Nov 22 09:31:07 CEST: %LINK-3-UPDOWN: up", fields{Priority: "local7.notice", Time: "2026-11-22T08:31:07Z", Ident: "%LINK-3-UPDOWN", Text: "up"}},
@@ -277,7 +285,7 @@ func BenchmarkParse(b *testing.B) {
 				Parse(msg, testNow, time.UTC, &m)
 			}
 			if len(m.Text) == 0 {
-				b.Fatal(fmt.Sprintf("%+v", m))
+				b.Fatalf("%+v", m)
 			}
 		})
 	}

@@ -13,7 +13,7 @@ func parseTime(s []byte, now time.Time, loc *time.Location) (at time.Time, n int
 	if !isDigit(s[0]) {
 		at, n = parseMonthFirst(s, now, loc)
 	} else if at, n = parseISO(s, loc); n == 0 {
-		if at, n = parseYearFirst(s, now, loc); n == 0 {
+		if at, n = parseYearFirst(s, loc); n == 0 {
 			at, n = parseEpoch(s)
 		}
 	}
@@ -54,7 +54,7 @@ func parseMonthFirst(s []byte, now time.Time, loc *time.Location) (time.Time, in
 }
 
 // parseYearFirst reads "2006 Jan _2 15:04:05", the example of RFC 3164 §5.4.
-func parseYearFirst(s []byte, now time.Time, loc *time.Location) (time.Time, int) {
+func parseYearFirst(s []byte, loc *time.Location) (time.Time, int) {
 	year, ok := fourDigits(s)
 	if !ok || s[4] != ' ' {
 		return time.Time{}, 0

@@ -91,8 +91,8 @@ func (m *mark) encode() []byte {
 	b := make([]byte, 0, 96+len(m.label)+len(m.path))
 	b = append(b, markVersion)
 	for _, v := range []uint64{
-		m.id.dev, m.id.ino, uint64(m.id.birth), uint64(m.offset), //nolint:gosec // the same 64 bits come back
-		uint64(m.headLen), uint64(m.tailLen), //nolint:gosec // never negative
+		m.id.dev, m.id.ino, uint64(m.id.birth), uint64(m.offset),
+		uint64(m.headLen), uint64(m.tailLen),
 	} {
 		b = binary.AppendUvarint(b, v)
 	}
@@ -122,10 +122,10 @@ func decodeMark(b []byte) (mark, error) {
 		rest = rest[max(n, 0):]
 		return v
 	}
-	m := mark{id: identity{dev: number(), ino: number(), birth: int64(number())}} //nolint:gosec // as encoded
-	m.offset = int64(number())                                                    //nolint:gosec // checked below
+	m := mark{id: identity{dev: number(), ino: number(), birth: int64(number())}}
+	m.offset = int64(number())
 	headLen, tailLen := number(), number()
-	if !whole || len(rest) < 1+len(m.head)+len(m.tail) || headLen > maxHead || tailLen > maxAnchor || m.offset < int64(max(headLen, tailLen)) { //nolint:gosec // both are small here
+	if !whole || len(rest) < 1+len(m.head)+len(m.tail) || headLen > maxHead || tailLen > maxAnchor || m.offset < int64(max(headLen, tailLen)) {
 		return bad()
 	}
 	m.headLen, m.tailLen, m.flags = int(headLen), int(tailLen), rest[0]

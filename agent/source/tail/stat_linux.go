@@ -11,6 +11,7 @@ import (
 
 // statPath follows links, lstatPath does not.
 func statPath(path string) (status, error) { return statAt(unix.AT_FDCWD, path, 0) }
+
 func lstatPath(path string) (status, error) {
 	return statAt(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW)
 }
@@ -30,7 +31,7 @@ func statAt(fd int, path string, flags int) (status, error) {
 	}
 	s := status{
 		id:    identity{dev: unix.Mkdev(x.Dev_major, x.Dev_minor), ino: x.Ino},
-		size:  int64(x.Size), //nolint:gosec // the kernel's own off_t
+		size:  int64(x.Size),
 		links: uint64(x.Nlink), owner: x.Uid, kind: fileKind(uint32(x.Mode)),
 		mtime: x.Mtime.Sec*1e9 + int64(x.Mtime.Nsec), ctime: x.Ctime.Sec*1e9 + int64(x.Ctime.Nsec),
 	}

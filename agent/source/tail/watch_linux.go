@@ -84,8 +84,8 @@ func (w *watcher) add(path string, mask uint32) (int32, error) {
 	wd, err := unix.InotifyAddWatch(w.fd, path, mask)
 	switch {
 	case err == nil:
-		w.names[int32(wd)] = path //nolint:gosec // inotify counts in int32
-		return int32(wd), nil     //nolint:gosec // the same
+		w.names[int32(wd)] = path
+		return int32(wd), nil
 	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.ENOMEM):
 		return -1, fmt.Errorf("watch %s: %w", path, err)
 	default:
@@ -104,7 +104,7 @@ func (w *watcher) read() {
 		for events := buf[:n]; len(events) >= unix.SizeofInotifyEvent; {
 			size := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(events[12:]))
 			w.event(
-				int32(binary.NativeEndian.Uint32(events)), //nolint:gosec // struct inotify_event has an int there
+				int32(binary.NativeEndian.Uint32(events)),
 				binary.NativeEndian.Uint32(events[4:]),
 				strings.TrimRight(string(events[unix.SizeofInotifyEvent:size]), "\x00"))
 			events = events[size:]

@@ -67,15 +67,15 @@ func (m *FS) Count(op Op) int {
 	return m.counts[op]
 }
 
-// shortWrite is an injected failure that writes n bytes first.
-type shortWrite struct {
+// shortWriteError is an injected failure that writes n bytes first.
+type shortWriteError struct {
 	n   int
 	err error
 }
 
-func (s *shortWrite) Error() string { return s.err.Error() }
+func (s *shortWriteError) Error() string { return s.err.Error() }
 
-func (s *shortWrite) Unwrap() error { return s.err }
+func (s *shortWriteError) Unwrap() error { return s.err }
 
 // begin counts an operation and holds the lock when it returns nil. An
 // operation that is to fail gets its error instead.
@@ -93,7 +93,7 @@ func (m *FS) begin(op Op, name string) error {
 		f.seen++
 		if f.seen == f.N || f.Sticky && f.seen > f.N {
 			m.mu.Unlock()
-			return &shortWrite{f.Short, fmt.Errorf("%s %s: %w", op, name, f.Err)}
+			return &shortWriteError{f.Short, fmt.Errorf("%s %s: %w", op, name, f.Err)}
 		}
 	}
 	return nil

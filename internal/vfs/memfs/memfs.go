@@ -341,7 +341,7 @@ func (m *FS) Free() (uint64, error) {
 		return 0, err
 	}
 	defer m.mu.Unlock()
-	return uint64(max(m.capacity-m.used(), 0)), nil //nolint:gosec // G115: not negative
+	return uint64(max(m.capacity-m.used(), 0)), nil
 }
 
 // Lock implements vfs.FS.
@@ -396,7 +396,7 @@ func (h *handle) begin(op Op) error {
 // disk leaves the part of the bytes written that fitted.
 func (h *handle) WriteAt(p []byte, off int64) (int, error) {
 	err := h.begin(Write)
-	var short *shortWrite
+	var short *shortWriteError
 	switch {
 	case errors.As(err, &short):
 		h.fs.mu.Lock()

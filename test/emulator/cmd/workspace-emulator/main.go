@@ -137,7 +137,7 @@ type printer struct {
 func (p *printer) print(line string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	fmt.Fprintln(p.out, time.Now().Format(time.TimeOnly), line) //nolint:errcheck // progress lines; there is nowhere else to say it
+	fmt.Fprintln(p.out, time.Now().Format(time.TimeOnly), line)
 }
 
 // printCounts tells every ten seconds which tables have grown.
@@ -270,7 +270,7 @@ func shut(l emulator.Listeners) error {
 // madeUpWorkspace is the workspace of earlier runs in this folder, or a new one.
 func madeUpWorkspace(file string) (emulator.Workspace, error) {
 	var w emulator.Workspace
-	text, err := os.ReadFile(file) //nolint:gosec // a fixed name in the emulator's own folder
+	text, err := os.ReadFile(file)
 	if err == nil {
 		if err := json.Unmarshal(text, &w); err != nil || len(w.Keys) == 0 {
 			return w, fmt.Errorf("read %s: it holds no workspace; delete it to make up a new one", file)
@@ -281,7 +281,7 @@ func madeUpWorkspace(file string) (emulator.Workspace, error) {
 		return w, fmt.Errorf("read workspace: %w", err)
 	}
 	var random [16 + 64]byte
-	rand.Read(random[:]) //nolint:errcheck // crypto/rand.Read never returns an error
+	rand.Read(random[:])
 	id := random[:16]
 	id[6] = id[6]&0x0f | 0x40
 	id[8] = id[8]&0x3f | 0x80
@@ -298,7 +298,7 @@ func gatewayPassword(file string) (user, password string, err error) {
 	if file == "" {
 		return "", "", nil
 	}
-	text, err := os.ReadFile(file) //nolint:gosec // the file that the command line names
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return "", "", fmt.Errorf("read gateway password: %w", err)
 	}
