@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -38,7 +39,7 @@ func TestEveryEndLeavesAStatus(t *testing.T) {
 		"own error": {func(_ context.Context, x *Invocation) error {
 			return errors.Join(errors.New("broken"), x.Status.Error(errors.New("told")))
 		}, ExitFailed, "error", "told"},
-		"runtime panic": {func(context.Context, *Invocation) error { var m map[string]int; m["a"] = 1; return nil }, ExitFailed, "error", "internal error"},
+		"runtime panic": {func(context.Context, *Invocation) error { var list []int; return fmt.Errorf("%d", list[len(os.Args)]) }, ExitFailed, "error", "internal error"},
 		"panic":         {func(context.Context, *Invocation) error { panic("canaryOfThePanic") }, ExitFailed, "error", "internal error"},
 		"deadline":      {func(ctx context.Context, _ *Invocation) error { <-ctx.Done(); return ctx.Err() }, ExitFailed, "error", "not done within"},
 		"deaf":          {func(context.Context, *Invocation) error { time.Sleep(time.Hour); return nil }, ExitFailed, "error", "not done within"},

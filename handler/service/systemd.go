@@ -15,11 +15,15 @@ const marker = "# Written by log-analytics-agent; changes are overwritten."
 func unitFiles(u Unit) map[string]string {
 	return map[string]string{
 		u.Name + ".service":        agentService(u),
-		u.Name + ".slice":          agentSlice(u),
+		sliceOf(u):                 agentSlice(u),
 		u.Name + "-report.path":    reportPath(u),
 		u.Name + "-report.service": reportService(u),
 	}
 }
+
+// sliceOf names the slice of everything of ours. A dash would put it below a
+// slice for each part of the name.
+func sliceOf(u Unit) string { return strings.ReplaceAll(u.Name, "-", "") + ".slice" }
 
 // A section is a heading with its lines.
 type section struct {
@@ -77,7 +81,7 @@ func agentService(u Unit) string {
 		"TimeoutStartSec=60",
 		"TimeoutStopSec=20",
 		"KillMode=mixed",
-		"Slice=" + u.Name + ".slice",
+		"Slice=" + sliceOf(u),
 		"User=" + u.User,
 		"Group=" + u.Group,
 	}
@@ -158,7 +162,7 @@ func reportService(u Unit) string {
 	lines := []string{
 		"Type=oneshot",
 		"ExecStart=" + u.Binary + " report",
-		"Slice=" + u.Name + ".slice",
+		"Slice=" + sliceOf(u),
 		"TimeoutStartSec=30",
 		"CapabilityBoundingSet=CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE CAP_FOWNER",
 		"RestrictAddressFamilies=AF_UNIX",

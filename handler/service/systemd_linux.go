@@ -113,7 +113,7 @@ func (s *systemd) Restart(ctx context.Context, u Unit) error {
 }
 
 func (s *systemd) Stop(ctx context.Context, u Unit) error {
-	units := s.present(u, ".service", "-report.path")
+	units := s.present(u.Name+".service", u.Name+"-report.path")
 	if len(units) == 0 {
 		return nil
 	}
@@ -123,20 +123,17 @@ func (s *systemd) Stop(ctx context.Context, u Unit) error {
 	return err
 }
 
-// present returns the units of ours that have a file.
-func (s *systemd) present(u Unit, suffixes ...string) []string {
-	var units []string
-	for _, suffix := range suffixes {
-		if _, err := os.Lstat(filepath.Join(s.dir, u.Name+suffix)); err == nil {
-			units = append(units, u.Name+suffix)
-		}
-	}
-	return units
+// present returns those of the units that have a file.
+func (s *systemd) present(names ...string) []string {
+	return slices.DeleteFunc(names, func(name string) bool {
+		_, err := os.Lstat(filepath.Join(s.dir, name))
+		return err != nil
+	})
 }
 
 func (s *systemd) Remove(ctx context.Context, u Unit) error {
 	errs := []error{s.Stop(ctx, u)}
-	if units := s.present(u, "-report.service", ".slice"); len(units) > 0 {
+	if units := s.present(u.Name+"-report.service", sliceOf(u)); len(units) > 0 {
 		_, err := s.run(ctx, "systemctl", append([]string{"stop"}, units...)...)
 		errs = append(errs, err)
 	}
@@ -162,7 +159,7 @@ func (s *systemd) Remove(ctx context.Context, u Unit) error {
 }
 
 func (s *systemd) Status(ctx context.Context, u Unit) (State, error) {
-	if len(s.present(u, ".service")) == 0 {
+	if len(s.present(u.Name+".service")) == 0 {
 		return State{}, nil
 	}
 	out, err := s.run(ctx, "systemctl", "show", "-p", "ActiveState,MainPID,NRestarts,ControlGroup,ExecMainStartTimestamp", u.Name+".service")

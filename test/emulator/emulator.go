@@ -41,7 +41,8 @@ type Options struct {
 	GatewayPassword string
 	// Clock is the service's time; nil is time.Now.
 	Clock func() time.Time
-	// Log gets a line for everything worth telling; nil drops them.
+	// Log gets a line for everything worth telling, from any goroutine; nil
+	// drops them.
 	Log func(line string)
 }
 

@@ -165,7 +165,9 @@ func TestFaultStall(t *testing.T) {
 	if err := w.stop(); err != nil {
 		t.Error(err)
 	}
-	<-got
+	if r := <-got; r.err == nil {
+		t.Errorf("the client got %+v from the emulator that stopped", r)
+	}
 	if n := w.syslogRows(); n != 0 {
 		t.Errorf("%d rows, want none", n)
 	}

@@ -93,7 +93,7 @@ func (e *Emulator) openTunnel(w http.ResponseWriter, tunnels *handover) {
 func (e *Emulator) spoilTunnel(w http.ResponseWriter, r *http.Request, f Fault) {
 	if f.Kind == FaultStall {
 		<-r.Context().Done()
-		return
+		hangUp()
 	}
 	e.spoil(w, answer{fate: f.Kind})
 }

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // maxUnpacked is the most that a body may grow to when it is decompressed.
@@ -217,4 +218,54 @@ func (e *Emulator) keepRows(c *call, table string, body []byte, rows []row) (ans
 func (f Fault) dislikes(body []byte, rows int) bool {
 	return f.Kind == FaultStatus &&
 		(f.Marker != "" && bytes.Contains(body, []byte(f.Marker)) || f.OverRows > 0 && rows > f.OverRows)
+}
+
+// A requestIDs remembers the last X-Request-IDs with what they carried.
+type requestIDs struct {
+	mu    sync.Mutex
+	seen  map[string]string
+	order []string
+}
+
+// keptRequestIDs bounds the memory; an id older than that counts as fresh.
+const keptRequestIDs = 4096
+
+// look reports whether id was seen before, and whether with the same content.
+func (r *requestIDs) look(id, content string) (seen, same bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if before, ok := r.seen[id]; ok {
+		return true, before == content
+	}
+	if r.seen == nil {
+		r.seen = map[string]string{}
+	}
+	if len(r.order) >= keptRequestIDs {
+		delete(r.seen, r.order[0])
+		r.order = r.order[1:]
+	}
+	r.seen[id] = content
+	r.order = append(r.order, id)
+	return false, false
+}
+
+// checkRequestID wants a fresh GUID. The same id with the same body is a
+// client that sends one attempt twice, which is noted; with another body it
+// would make the id worthless.
+func (e *Emulator) checkRequestID(c *call) *refusal {
+	id, no := c.header("X-Request-ID")
+	if no != nil {
+		return no
+	}
+	if !anyGUID.MatchString(id) {
+		return refuse(400, "InvalidHeader", "X-Request-ID is not a GUID")
+	}
+	seen, same := e.requests.look(id, contentHash(c.body))
+	if seen && !same {
+		return refuse(400, "DuplicateRequestID", "X-Request-ID was used before for another body; every attempt needs its own")
+	}
+	if seen {
+		c.note("client retry: X-Request-ID and body were seen before")
+	}
+	return nil
 }

@@ -109,6 +109,7 @@ func TestRestart(t *testing.T) {
 	if len(after) != 1 || after[0].Rows != 6 || after[0].Last.UnixMilli() != before[0].Last.UnixMilli() {
 		t.Errorf("Tables() = %+v after the restart, %+v before", after, before)
 	}
+	agent.CloseIdleConnections()
 	agent.Transport.(*http.Transport).DialContext = second.dial // trusts the authority of the first
 	do(agent, syslogUpload(syslogItem).request(t)).want(t, 200, "")
 	text, err := os.ReadFile(second.RowsFile(testWorkspace, "Syslog"))

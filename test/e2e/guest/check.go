@@ -272,7 +272,7 @@ func keyUnseen(ws emulator.Workspace) error {
 var ourFolders = []string{
 	"/opt/" + product.Name, "/var/lib/" + product.Name, "/var/log/" + product.Name, "/run/" + product.Name,
 	"/etc/rsyslog.d/95-" + product.Name + ".conf",
-	"/etc/systemd/system/" + product.Name + ".service", "/etc/systemd/system/" + product.Name + ".slice",
+	"/etc/systemd/system/" + product.Name + ".service", "/etc/systemd/system/loganalyticsagent.slice",
 	"/etc/systemd/system/" + product.Name + "-report.path", "/etc/systemd/system/" + product.Name + "-report.service",
 }
 

@@ -1,0 +1,371 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/openloganalytics/agent/internal/atomicfile"
+	"github.com/openloganalytics/agent/internal/paths"
+)
+
+// The test binary is also the agent and the supervisor that the tests start.
+func TestMain(m *testing.M) {
+	switch {
+	case len(os.Args) > 1 && os.Args[1] == "run":
+		os.Exit(fakeAgent())
+	case len(os.Args) > 1 && os.Args[1] == "supervise":
+		os.Exit(fakeSupervisor())
+	}
+	os.Exit(m.Run())
+}
+
+// quick is timing that a test can wait for.
+var quick = timing{firstRestart: 10 * time.Millisecond, lastRestart: 100 * time.Millisecond, steady: time.Hour, watchdog: time.Second, vanished: 20 * time.Millisecond}
+
+func fakeSupervisor() int {
+	err := Supervise(context.Background(), SuperviseOptions{
+		Layout: paths.New(os.Getenv(paths.EnvRoot)), Report: func(context.Context) error { return nil }, timing: quick,
+	})
+	if err != nil {
+		return 1
+	}
+	return 0
+}
+
+// fakeAgent obeys the word in the file "mode" of its state folder.
+func fakeAgent() int {
+	state := paths.New(os.Getenv(paths.EnvRoot)).AgentDir()
+	mode, err := os.ReadFile(filepath.Join(state, "mode"))
+	if err != nil {
+		return 2
+	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	if string(mode) == "deaf" {
+		signal.Ignore(syscall.SIGTERM)
+	}
+	note := fmt.Sprintf("%d\n%s", os.Getpid(), strings.Join(os.Environ(), "\n"))
+	if err := atomicfile.Write(filepath.Join(state, "started"), []byte(note), 0o600); err != nil {
+		return 3
+	}
+	if string(mode) == "crash" {
+		return 4
+	}
+	notify, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+	if err != nil {
+		return 5
+	}
+	for {
+		if string(mode) != "hung" {
+			if _, err := notify.Write([]byte("WATCHDOG=1")); err != nil {
+				return 6
+			}
+		}
+		select {
+		case <-stop:
+			if err := atomicfile.Write(filepath.Join(state, "stopped"), []byte("cleanly"), 0o600); err != nil {
+				return 7
+			}
+			return 0
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// A rig is a machine in a folder with the test binary as agent.
+type rig struct {
+	*testing.T
+	layout paths.Layout
+	unit   Unit
+	s      *supervisor
+}
+
+func newRig(t *testing.T, mode string) *rig {
+	t.Helper()
+	root, err := os.MkdirTemp("", "svc-") //nolint:usetesting // sockets have short paths
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	layout := paths.New(root)
+	r := &rig{T: t, layout: layout, s: newSupervisor(layout)}
+	r.unit = Unit{
+		Name: "log-analytics-agent", Binary: self, StateDir: layout.AgentDir(), RunDir: layout.RunDir(), LogDir: layout.LogDir(),
+		ReadDir: layout.ConfigDir(), HandlerDir: filepath.Join(root, "handler"), MemoryMB: 100,
+	}
+	for _, dir := range []string{layout.HandlerDir(), layout.AgentDir(), layout.ConfigDir(), r.unit.HandlerDir} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.mode(mode)
+	if changed, err := r.s.Install(t.Context(), r.unit); err != nil || !changed {
+		t.Fatalf("install: changed %v, %v", changed, err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(r.s.Remove(context.Background(), r.unit), os.RemoveAll(root)); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+func (r *rig) mode(word string) {
+	r.Helper()
+	if err := os.WriteFile(filepath.Join(r.layout.AgentDir(), "mode"), []byte(word), 0o600); err != nil {
+		r.Fatal(err)
+	}
+}
+
+// eventually waits for check without asserting how long it takes.
+func (r *rig) eventually(what string, check func() bool) {
+	r.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !check(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.Fatalf("it did not happen: %s; processes are %+v", what, r.s.read())
+		}
+	}
+}
+
+// agent waits for a living agent other than the given one and returns it.
+func (r *rig) agent(other process) (now process) {
+	r.Helper()
+	r.eventually("another agent runs", func() bool {
+		now = r.s.read().Agent
+		_, err := os.Stat(filepath.Join(r.layout.AgentDir(), "started"))
+		return now != other && now.alive() && err == nil
+	})
+	return now
+}
+
+func (r *rig) start() {
+	r.Helper()
+	if err := r.s.Start(r.Context(), r.unit); err != nil {
+		r.Fatal(err)
+	}
+}
+
+func TestSupervisorLife(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "good")
+	r.start()
+	first := r.agent(process{})
+	r.start() // it runs already
+	if now := r.s.read().Agent; now != first {
+		t.Errorf("a second start changed the agent from %+v to %+v", first, now)
+	}
+	state, err := r.s.Status(t.Context(), r.unit)
+	if err != nil || !state.Running || state.PID != first.PID || state.Since.IsZero() || state.Group == "" {
+		t.Errorf("status is %+v, %v", state, err)
+	}
+	if err := r.s.Restart(t.Context(), r.unit); err != nil {
+		t.Fatal(err)
+	}
+	second := r.agent(first)
+	supervisor := r.s.read().Supervisor
+	if err := r.s.Stop(t.Context(), r.unit); err != nil {
+		t.Fatal(err)
+	}
+	if second.alive() || supervisor.alive() {
+		t.Error("a process is left after stop")
+	}
+	if _, err := os.Stat(filepath.Join(r.layout.AgentDir(), "stopped")); err != nil {
+		t.Errorf("the agent could not stop cleanly: %v", err)
+	}
+	if state, err := r.s.Status(t.Context(), r.unit); err != nil || state.Running {
+		t.Errorf("status after stop is %+v, %v", state, err)
+	}
+	if err := r.s.Stop(t.Context(), r.unit); err != nil {
+		t.Errorf("a second stop: %v", err)
+	}
+}
+
+func TestAgentIsStartedAgain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "good")
+	r.start()
+	first := r.agent(process{})
+	if err := syscall.Kill(first.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	r.agent(first)
+	r.mode("crash")
+	if err := syscall.Kill(r.s.read().Agent.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("several restarts", func() bool { return r.s.read().Restarts > 4 })
+	r.mode("good")
+	r.agent(first)
+}
+
+func TestHungAgentIsReplaced(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "hung")
+	r.start()
+	first := r.agent(process{})
+	r.mode("good")
+	r.agent(first)
+}
+
+// The agent of a supervisor that was killed is ended before another starts.
+func TestOrphanIsEnded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "good")
+	r.start()
+	orphan := r.agent(process{})
+	killed := r.s.read().Supervisor
+	if err := syscall.Kill(killed.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("the supervisor is gone", func() bool { return !killed.alive() })
+	r.start()
+	r.agent(orphan)
+	if orphan.alive() {
+		t.Error("two agents run")
+	}
+	// And stop ends an orphan, too.
+	last := r.s.read()
+	if err := syscall.Kill(last.Supervisor.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.s.Stop(t.Context(), r.unit); err != nil || r.s.read().Agent.alive() {
+		t.Errorf("the orphan is left: %v", err)
+	}
+}
+
+func TestOneSupervisorAtATime(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "good")
+	r.start()
+	r.agent(process{})
+	err := Supervise(t.Context(), SuperviseOptions{Layout: r.layout, timing: quick})
+	if err == nil || !strings.Contains(err.Error(), "another supervisor") {
+		t.Errorf("a second supervisor: %v", err)
+	}
+}
+
+func TestVanishedHandlerEndsEverything(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "good")
+	r.start()
+	agent, supervisor := r.agent(process{}), r.s.read().Supervisor
+	if err := os.RemoveAll(r.unit.HandlerDir); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("both are gone", func() bool { return !agent.alive() && !supervisor.alive() })
+	if _, err := os.Stat(r.layout.AgentDir()); err != nil {
+		t.Errorf("the data is gone, too: %v", err)
+	}
+}
+
+func TestDeafAgentIsKilled(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "deaf")
+	r.start()
+	p := r.agent(process{})
+	if err := p.end(50 * time.Millisecond); err != nil || p.alive() {
+		t.Errorf("it lives on: %v", err)
+	}
+}
+
+func TestEnvironmentIsClean(t *testing.T) {
+	t.Setenv("HTTPS_PROXY", "http://somewhere")
+	t.Setenv("SSL_CERT_FILE", "/some/file")
+	r := newRig(t, "good")
+	r.start()
+	r.agent(process{})
+	note, err := os.ReadFile(filepath.Join(r.layout.AgentDir(), "started"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(note), "\n")[1:]
+	for _, line := range lines {
+		name, value, _ := strings.Cut(line, "=")
+		switch name {
+		case "PATH", "LANG", "NOTIFY_SOCKET", "WATCHDOG_USEC":
+		case paths.EnvRoot:
+			if value != r.layout.Root() {
+				t.Errorf("root is %s", value)
+			}
+		case "GOMEMLIMIT":
+			if value != "85MiB" {
+				t.Errorf("memory limit is %s of 100 MB", value)
+			}
+		default:
+			t.Errorf("the agent has %s from elsewhere", name)
+		}
+	}
+}
+
+func TestHealthIsReported(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "good")
+	var reports atomic.Int32
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Supervise(ctx, SuperviseOptions{Layout: r.layout, timing: quick, Report: func(context.Context) error {
+			reports.Add(1)
+			return nil
+		}})
+	}()
+	r.agent(process{})
+	for n := range int32(3) {
+		r.eventually("a report for a change", func() bool {
+			data := []byte(strconv.Itoa(int(n)))
+			if err := atomicfile.Write(filepath.Join(r.unit.StateDir, "health.json"), data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return reports.Load() > n
+		})
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestProcessIsNotTakenForAnother(t *testing.T) {
+	own := thisProcess(os.Getpid())
+	if !own.alive() {
+		t.Error("this process does not live")
+	}
+	for _, p := range []process{{}, {own.PID, own.Start + 1}, {1 << 22, 5}} {
+		if p.alive() {
+			t.Errorf("%+v lives", p)
+		}
+		if err := p.end(time.Second); err != nil {
+			t.Errorf("ending what does not live: %v", err)
+		}
+	}
+}
+
+func TestUnitTravelsToTheSupervisor(t *testing.T) {
+	r := newRig(t, "good")
+	data, err := os.ReadFile(r.s.file(unitFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got Unit
+	if err := json.Unmarshal(data, &got); err != nil || fmt.Sprint(got) != fmt.Sprint(r.unit) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	if changed, err := r.s.Install(t.Context(), r.unit); err != nil || changed {
+		t.Errorf("the same unit again: changed %v, %v", changed, err)
+	}
+}
