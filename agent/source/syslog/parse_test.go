@@ -2,7 +2,6 @@ package syslog
 
 import (
 	"bytes"
-	"fmt"
 	"testing"
 	"time"
 
