@@ -135,7 +135,7 @@ func troubles(all map[string]string) string {
 	text := ""
 	for i, thing := range slices.Sorted(maps.Keys(all)) {
 		if i == 3 {
-			return text + fmt.Sprintf(" and %d more.", len(all)-i)
+			return text + fmt.Sprintf("And %d more.", len(all)-i)
 		}
 		text += thing + ": " + sentence(all[thing]) + " "
 	}

@@ -3,12 +3,14 @@ package handler
 import (
 	"encoding/json"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/openloganalytics/agent/agent"
+	"github.com/openloganalytics/agent/agent/source/perf"
 	"github.com/openloganalytics/agent/extension"
 	"github.com/openloganalytics/agent/internal/secret"
 )
@@ -214,4 +216,58 @@ func FuzzParseSettings(f *testing.F) {
 			t.Fatalf("got settings %v and error %v", s != nil, err)
 		}
 	})
+}
+
+// The documentation names every setting and every default counter.
+func TestDocumentationIsWhole(t *testing.T) {
+	text, err := os.ReadFile("../docs/settings.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &decoder{}
+	pub, prot := d.object("", json.RawMessage(`{"dataSources":{}}`), false), d.object("", nil, true)
+	s := &Settings{Keys: map[string]secret.Secret{}}
+	sources := pub.object("dataSources")
+	s.public(d, pub)
+	s.sources(d, sources, true)
+	s.proxy(d, nil, prot)
+	s.keys(d, prot)
+	names := append(append([]string{"domain", "vmResourceId"}, prot.known...), pub.known...)
+	if len(names) < 15 {
+		t.Fatalf("only %d settings are known: %q", len(names), names)
+	}
+	for _, name := range names {
+		if _, out := later[name]; !out && !strings.Contains(string(text), "`"+name+"`") {
+			t.Errorf("docs/settings.md does not name %s", name)
+		}
+	}
+	for _, specifier := range perf.DefaultSpecifiers() {
+		object, counter, _ := strings.Cut(specifier, `\`)
+		if !strings.Contains(string(text), object) || !strings.Contains(string(text), counter) {
+			t.Errorf("docs/settings.md does not name the default counter %s", specifier)
+		}
+	}
+}
+
+func TestPatternsThatNeedAnOpenerUnit(t *testing.T) {
+	for _, tt := range []struct {
+		pattern   string
+		tmp, home bool
+	}{
+		{"/var/log/app/*.log", false, false},
+		{"/tmp/app.log", true, false},
+		{"/var/tmp/**", true, false},
+		{"/home/*/app.log", false, true},
+		{"/root/app.log", false, true},
+		{"/**/app.log", true, true},
+		{"/h*/app.log", false, true},
+		{"/var/*/app.log", true, false},
+	} {
+		if got := below(tt.pattern, "/tmp", "/var/tmp"); got != tt.tmp {
+			t.Errorf("%s below the temporary folders: %v", tt.pattern, got)
+		}
+		if got := below(tt.pattern, "/home", "/root"); got != tt.home {
+			t.Errorf("%s below the homes: %v", tt.pattern, got)
+		}
+	}
 }

@@ -1,0 +1,235 @@
+package handler
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/openloganalytics/agent/agent"
+	"github.com/openloganalytics/agent/extension"
+	"github.com/openloganalytics/agent/handler/service"
+	"github.com/openloganalytics/agent/internal/logfile"
+	"github.com/openloganalytics/agent/internal/paths"
+	"github.com/openloganalytics/agent/internal/product"
+)
+
+// fakeManager writes down what it is asked for.
+type fakeManager struct{ calls []string }
+
+func (m *fakeManager) Kind() string { return "fake" }
+func (m *fakeManager) Install(context.Context, service.Unit) (bool, error) {
+	m.calls = append(m.calls, "install")
+	return true, nil
+}
+func (m *fakeManager) do(what string) error                        { m.calls = append(m.calls, what); return nil }
+func (m *fakeManager) Start(context.Context, service.Unit) error   { return m.do("start") }
+func (m *fakeManager) Restart(context.Context, service.Unit) error { return m.do("restart") }
+func (m *fakeManager) Stop(context.Context, service.Unit) error    { return m.do("stop") }
+func (m *fakeManager) Remove(context.Context, service.Unit) error  { return m.do("remove") }
+func (m *fakeManager) Status(context.Context, service.Unit) (service.State, error) {
+	return service.State{}, nil
+}
+
+func newHandler(t *testing.T) (*Handler, *fakeManager) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &fakeManager{}
+	return &Handler{Layout: paths.New(t.TempDir()), Manager: m, Self: self}, m
+}
+
+// invocation is a command of the version that runs, in a handler's folder.
+func invocation(t *testing.T, h *Handler) *extension.Invocation {
+	t.Helper()
+	dir := filepath.Join(h.Layout.Root(), "waagent", "P.T-"+product.Version)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return &extension.Invocation{Env: &extension.Environment{HandlerDir: dir, Name: "P.T"}, Log: logfile.Discard(), Now: time.Now}
+}
+
+func TestUninstallKnowsAnUpdate(t *testing.T) {
+	const other = "9.9.9"
+	for name, tt := range map[string]struct {
+		target      string // of the update that ran, none when empty
+		targetThere bool
+		everything  bool
+	}{
+		"alone":                         {"", false, true},
+		"after an update to another":    {other, true, false},
+		"the other one is gone again":   {other, false, true},
+		"after an update to this again": {product.Version, true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, m := newHandler(t)
+			x := invocation(t, h)
+			if err := h.install(t.Context(), x); err != nil {
+				t.Fatal(err)
+			}
+			if tt.target != "" {
+				x.Guest.Version = tt.target
+				if err := h.update(t.Context(), x); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if tt.targetThere {
+				if err := os.MkdirAll(h.siblingDir(x, tt.target), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 2 { // uninstall can be repeated
+				if err := h.uninstall(t.Context(), x); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, err := os.Stat(h.Layout.StateDir())
+			if gone := os.IsNotExist(err); gone != tt.everything {
+				t.Errorf("state folder gone: %v, want %v", gone, tt.everything)
+			}
+			if removed := slices.Contains(m.calls, "remove"); removed != tt.everything {
+				t.Errorf("service removed: %v, want %v", removed, tt.everything)
+			}
+			if _, err := os.Stat(h.Layout.VersionBinary(product.Version)); !os.IsNotExist(err) {
+				t.Errorf("this version's binary is left: %v", err)
+			}
+		})
+	}
+}
+
+// A machine that was made from an image starts clean, and keeps what was there.
+func TestStateOfAnotherMachineIsSetAside(t *testing.T) {
+	h, _ := newHandler(t)
+	dmi := filepath.Join(h.Layout.Root(), "sys", "class", "dmi", "id")
+	if err := os.MkdirAll(dmi, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	machine := func(id string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dmi, "product_uuid"), []byte(id+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	x := invocation(t, h)
+	machine("AAAAAAAA-0000-0000-0000-000000000001")
+	if err := h.install(t.Context(), x); err != nil {
+		t.Fatal(err)
+	}
+	mine := filepath.Join(h.Layout.AgentDir(), "identity")
+	if err := os.WriteFile(mine, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.install(t.Context(), x); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(mine); err != nil {
+		t.Errorf("the same machine lost its state: %v", err)
+	}
+	machine("AAAAAAAA-0000-0000-0000-000000000002")
+	if err := h.install(t.Context(), x); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(mine); !os.IsNotExist(err) {
+		t.Errorf("another machine has the state: %v", err)
+	}
+	aside, err := filepath.Glob(filepath.Join(h.Layout.HandlerDir(), "from-another-machine-*", "identity"))
+	if err != nil || len(aside) != 1 {
+		t.Errorf("set aside: %q, %v", aside, err)
+	}
+}
+
+func TestOtherConnectionsStop(t *testing.T) {
+	h, _ := newHandler(t)
+	s := &Settings{Config: agent.Config{Workspaces: []agent.Workspace{{ID: testID}}}}
+	folder := func(name string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Join(h.Layout.Root(), "etc/opt/microsoft/omsagent", name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.otherConnections(s); err != nil {
+		t.Errorf("without the earlier agent: %v", err)
+	}
+	for _, harmless := range []string{testID, "conf", "certs"} {
+		folder(harmless)
+	}
+	if err := h.otherConnections(s); err != nil {
+		t.Errorf("with the same workspace: %v", err)
+	}
+	folder("99999999-2222-3333-4444-555555555555")
+	if err := h.otherConnections(s); err == nil || !strings.Contains(err.Error(), "99999999-") || !strings.Contains(err.Error(), "LINUXOMSAGENTEXTENSION_ERROR_MULTIPLECONNECTIONS") {
+		t.Errorf("with another workspace: %v", err)
+	}
+}
+
+func TestVerdict(t *testing.T) {
+	health := func(states ...string) *agent.Health {
+		h := &agent.Health{}
+		for i, s := range states {
+			w := agent.WorkspaceHealth{ID: string(rune('a' + i)), State: s}
+			if s != agent.StateConnected && s != agent.StateStarting {
+				w.Message = "it is " + s
+			}
+			h.Workspaces = append(h.Workspaces, w)
+		}
+		return h
+	}
+	for _, tt := range []struct {
+		states []string
+		code   int
+		say    string
+	}{
+		{[]string{agent.StateConnected}, extension.ExitOK, ""},
+		{[]string{agent.StateConnected, agent.StateConnected}, extension.ExitOK, ""},
+		{[]string{agent.StateRejected}, extension.ExitBadSettings, "workspace a: it is rejected."},
+		{[]string{agent.StateConnected, agent.StateRejected}, extension.ExitBadSettings, "workspace b: it is rejected."},
+		{[]string{agent.StateUnreachable, agent.StateRejected}, extension.ExitBadSettings, "workspace a: it is unreachable."},
+		{[]string{agent.StateUnreachable}, extension.ExitUnreachable, "goes on trying."},
+		{[]string{agent.StateStarting}, extension.ExitUnreachable, "no answer yet."},
+	} {
+		v := judge(health(tt.states...))
+		if got := extension.CodeOf(v.err); got != tt.code {
+			t.Errorf("%v: exit code %d, want %d", tt.states, got, tt.code)
+		}
+		if v.err != nil && !strings.Contains(v.err.Error(), tt.say) {
+			t.Errorf("%v: %q does not say %q", tt.states, v.err, tt.say)
+		}
+	}
+}
+
+func TestPartsNameWhatIsWrong(t *testing.T) {
+	got := parts(&agent.Health{
+		Workspaces: []agent.WorkspaceHealth{
+			{ID: "a", State: agent.StateConnected, Delivered: 5, Waiting: 1},
+			{ID: "b", State: agent.StateUnreachable, Message: "no route", Refused: 2},
+		},
+		Sources: []agent.SourceHealth{
+			{Name: "syslog", State: agent.SourceRunning, Read: 6},
+			{Name: "customlog:A_CL", State: agent.SourceRunning, Troubles: map[string]string{"/a": "is a folder", "/b": "is secret", "/c": "x", "/d": "y"}},
+		},
+		Spool: agent.SpoolHealth{Bytes: 3 << 20, Budget: 10 << 20, State: "full", Message: "no room"},
+	})
+	want := []extension.Substatus{
+		{Name: "workspace a", Status: extension.StatusSuccess, Message: "5 records delivered, 1 waiting."},
+		{Name: "workspace b", Status: extension.StatusError, Code: extension.ExitUnreachable, Message: "no route. 0 records delivered, 0 waiting. 2 records were refused and set aside."},
+		{Name: "source syslog", Status: extension.StatusSuccess, Message: "6 records read, 0 dropped."},
+		{Name: "source customlog:A_CL", Status: extension.StatusWarning, Message: "/a: is a folder. /b: is secret. /c: x. And 1 more. 0 records read, 0 dropped."},
+		{Name: "spool", Status: extension.StatusWarning, Message: "no room. 3 of 10 MB used."},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestRootMustBeAbsolute(t *testing.T) {
+	if _, err := New(func(string) (string, bool) { return "relative", true }); err == nil {
+		t.Error("a relative root was taken")
+	}
+}
