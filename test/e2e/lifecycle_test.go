@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -495,5 +496,40 @@ func TestNoListenerByDefault(t *testing.T) {
 				t.Errorf("the agent listens: %s %s", file, fields[1])
 			}
 		}
+	}
+}
+
+// Killed at any of its system calls, a command leaves what the next one puts
+// right, and no line is lost.
+func TestCommandsSurviveBeingKilled(t *testing.T) {
+	t.Parallel()
+	const strace = "/usr/bin/strace"
+	if _, err := os.Stat(strace); err != nil {
+		t.Fatalf("this test kills at chosen system calls: install the package strace (%v)", err)
+	}
+	m := newMachine(t)
+	m.enable(oldVersion, m.settings(nil))
+	dir, written, killed := m.guest.HandlerDir(oldVersion), 0, 0
+	for _, verb := range []string{"install", "enable", "update", "disable"} {
+		for _, call := range []string{"renameat", "fsync", "fchmod,fchmodat", "mkdirat", "write"} {
+			for n := 1; n <= 3; n++ {
+				// New settings, so that there is something to write.
+				settings := m.settings(func(pub, _ map[string]any) { pub["diskQuotaInMB"] = 100 + written })
+				cmd := exec.Command(strace, "-f", "-qq", "-b", "execve", "-o", os.DevNull, "-e", "trace="+call, "-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", call, n),
+					filepath.Join(dir, "bin", "log-analytics-agent-linux-"+runtime.GOARCH), verb)
+				cmd.Dir = dir
+				cmd.Env = []string{"PATH=/usr/bin:/bin", paths.EnvRoot + "=" + m.root, "AZURE_GUEST_AGENT_EXTENSION_PATH=" + dir, "ConfigSequenceNumber=" + strconv.Itoa(m.guest.Sequence())}
+				if err := cmd.Run(); err != nil {
+					killed++
+				}
+				m.appendLines(written+1, written+5)
+				written += 5
+				m.enable(oldVersion, settings)
+				m.wantLines(written)
+			}
+		}
+	}
+	if killed < 20 {
+		t.Errorf("only %d of the commands were killed: this test looks in the wrong places", killed)
 	}
 }
