@@ -112,6 +112,31 @@ func TestBodyIsCompleteAfterEveryPiece(t *testing.T) {
 	}
 }
 
+// FuzzBody cuts one text into rows and pieces wherever cuts says.
+func FuzzBody(f *testing.F) {
+	f.Add([]byte("some text of no meaning, but some length"), []byte{3, 0, 9, 130, 255})
+	f.Add(bytes.Repeat([]byte("abcd\"\n\xff"), 5000), []byte{255, 128, 200, 1, 1, 1})
+	f.Fuzz(func(t *testing.T, data, cuts []byte) {
+		b := NewBatch(custom, NewCompressor())
+		var body, tail []byte
+		var plain []string
+		for _, c := range append(cuts, 255) {
+			n := min(int(c)*len(data)/256, len(data))
+			row := data[:n]
+			data = data[n:]
+			b.Add([]Field{{Key: "A", Value: row}})
+			plain = append(plain, `{"A":`+string(AppendText(nil, row))+`}`)
+			if c >= 128 {
+				piece := b.Cut()
+				body, tail = append(body, piece.Data...), piece.Tail
+			}
+		}
+		if got, want := inflate(t, append(body, tail...)), "["+strings.Join(plain, ",")+"]"; got != want {
+			t.Errorf("body = %.200s, want %.200s", got, want)
+		}
+	})
+}
+
 // TestBeginTakesPendingRowsAlong: a body is ended while rows are pending, as
 // the emitter does when the rows would make it too long.
 func TestBeginTakesPendingRowsAlong(t *testing.T) {

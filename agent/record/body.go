@@ -76,7 +76,8 @@ func rowLength(s []byte) int {
 	return 0
 }
 
-// Body returns the body that delivers rows, each a JSON object, to t.
+// Body returns the body that delivers rows, each a JSON object, to t; nil when
+// there are none.
 func Body(t *Table, rows [][]byte) []byte {
 	b := NewBatch(t, NewCompressor())
 	for _, row := range rows {

@@ -34,8 +34,8 @@ func (e *encoder) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// level 1 is the fastest; level 2 was measured to cost the same or more for
-// output three to four per cent smaller, with four times the memory.
+// level 1 is the fastest. Level 2 was measured to take 4 % more time for 2 %
+// less output, with a hash table four times as large.
 const level = 1
 
 // compress appends to dst the deflate data of a then b: no reference to
