@@ -58,7 +58,7 @@ func TestNewRefusesBadPatterns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, patterns := range [][]string{nil, {"logs/*.log"}, {"/logs/[.log"}} {
+	for _, patterns := range [][]string{nil, {"logs/*.log"}, {filepath.Join(t.TempDir(), "[.log")}} {
 		if _, err := New(Options{Table: table, Patterns: patterns}); err == nil {
 			t.Errorf("New with patterns %q gave no error", patterns)
 		}
@@ -67,7 +67,7 @@ func TestNewRefusesBadPatterns(t *testing.T) {
 
 func TestRows(t *testing.T) {
 	dir := t.TempDir()
-	path := filepath.Join(dir, `app "1".log`)
+	path := filepath.Join(dir, "app 1.log")
 	if err := os.WriteFile(path, []byte("say \"hi\"\r\n\n\r\n  indented\ncaf\xe9\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -108,8 +108,21 @@ func TestRows(t *testing.T) {
 	}
 }
 
+func TestFilePathIsEscaped(t *testing.T) {
+	const path = `C:\logs\the "app".log`
+	s := newSource(t, Options{Patterns: []string{t.TempDir()}})
+	out := sourcetest.New()
+	fill := func(b *record.Batch) { s.rows(b, path, []byte("line\n")) }
+	if err := out.Emit(t.Context(), s.follow.Table, fill); err != nil {
+		t.Fatal(err)
+	}
+	if got := out.Rows("MyApp_CL")[0]["FilePath"]; got != path {
+		t.Errorf("FilePath = %q, want %q", got, path)
+	}
+}
+
 func TestRowsAllocateNothing(t *testing.T) {
-	s := newSource(t, Options{Patterns: []string{"/a"}, Computer: "host1"})
+	s := newSource(t, Options{Patterns: []string{t.TempDir()}, Computer: "host1"})
 	b := record.NewBatch(s.follow.Table, record.NewCompressor())
 	block := bytes.Repeat([]byte("a line of text\n"), 1000)
 	fill := func() {

@@ -36,7 +36,7 @@ func (d dues) Swap(i, j int) {
 
 // Push appends x, a *file.
 func (d *dues) Push(x any) {
-	f := x.(*file) //nolint:forcetypeassert // set pushes nothing else
+	f := x.(*file)
 	*d = append(*d, f)
 	f.place = len(*d)
 }

@@ -32,6 +32,15 @@ const (
 	savedFor = 24 * time.Hour
 )
 
+// Reasons of losses.
+const (
+	lostTruncated = "truncated-file"       // cut before it was read to its end, and no copy found
+	lostDeleted   = "deleted-file"         // deleted, or moved out of reach, before
+	lostRotated   = "rotated-out-of-reach" // rotated away while the agent did not run; nobody knows how much
+	lostLongLine  = "line-too-long"        // what a line had beyond MaxLine
+	lostZeros     = "nul-bytes"            // zeros in place of a line: no text
+)
+
 // A job is done off the loop, because it may hang in the file system. What it
 // returns is then done on the loop.
 type job func(buf []byte) (then func(context.Context) error)
@@ -57,7 +66,7 @@ type follower struct {
 
 	files map[identity]*file
 	paths map[string]*file // who was last seen at a path
-	saved map[string]mark  // by key: marks whose file was not found yet
+	saved saved            // marks whose file was not found yet
 
 	urgent, ready []*file // to look at, in order
 	turn          int
@@ -72,7 +81,9 @@ type follower struct {
 	dues       dues
 	cut        map[*file]struct{} // with a former that was not found again
 	nextScan   time.Time
-	started    bool // the first scan is done
+	soonScan   time.Time         // no scan before, whatever happens
+	troubles   map[string]string // by pattern
+	started    bool              // the first scan is done
 	scanning   bool
 	scanned    chan func(context.Context) error
 	begun      time.Time
@@ -85,8 +96,8 @@ func newFollower(o Options, out source.Emitter, lines Lines) *follower {
 	return &follower{
 		o: o, out: out, lines: lines, guard: newGuard(o.Deny), prefix: "tail:" + o.Name + ":",
 		hints: newHints(),
-		files: make(map[identity]*file), paths: make(map[string]*file), saved: make(map[string]mark),
-		cut:     make(map[*file]struct{}),
+		files: make(map[identity]*file), paths: make(map[string]*file), saved: make(saved),
+		cut: make(map[*file]struct{}), troubles: make(map[string]string),
 		results: make(chan result, maxHung+1), scanned: make(chan func(context.Context) error, 1),
 		handleLimit: maxOpen, begun: time.Now(),
 	}
@@ -130,6 +141,7 @@ func (t *follower) startWatch() {
 		return
 	}
 	t.watch = w
+	t.out.Trouble("inotify", "")
 }
 
 // unwatched goes on without events.
@@ -355,14 +367,14 @@ func (t *follower) heed(now time.Time) {
 		for _, f := range t.files {
 			t.awake(f, now)
 		}
-		t.nextScan = time.Time{}
+		t.scanSoon()
 		return
 	}
 	for path := range paths {
 		if f := t.paths[path]; f != nil {
 			t.awake(f, now)
 		} else if t.matches(path) {
-			t.nextScan = time.Time{}
+			t.scanSoon()
 		}
 	}
 }
@@ -410,7 +422,7 @@ func (t *follower) rest(f *file, now time.Time) {
 // expire ends the search for a copy of what f was before it was truncated.
 func (t *follower) expire(f *file, now time.Time) {
 	if !now.Before(f.former.until) {
-		t.lose("truncated-file", f, f.former.unread)
+		t.lose(lostTruncated, f, f.former.unread)
 		t.reunite(f)
 	}
 }
@@ -434,12 +446,12 @@ func (t *follower) lose(reason string, f *file, bytes int64) {
 func (t *follower) loseRest(f *file, unread int64) {
 	switch {
 	case f.is(skipping):
-		t.lose("line-too-long", f, f.skipped)
+		t.lose(lostLongLine, f, f.skipped)
 	case !f.refused:
-		t.lose("deleted-file", f, unread)
+		t.lose(lostDeleted, f, unread)
 	}
 	if f.former != nil {
-		t.lose("truncated-file", f, f.former.unread)
+		t.lose(lostTruncated, f, f.former.unread)
 		t.reunite(f)
 	}
 }

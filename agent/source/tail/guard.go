@@ -2,7 +2,6 @@ package tail
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -27,24 +26,24 @@ type guard struct {
 	openFile func(path string) (*os.File, error) // openPlain, unless in a test
 }
 
-// errRefused marks what stays refused until the file is another.
-var errRefused = errors.New("refused")
+// A refusalError says why a file is not read. It stays so until the file is another.
+type refusalError string
 
-// errCompressed refuses what rotation leaves of a file that was read when it
-// was plain: no trouble.
-var errCompressed = fmt.Errorf("%w: it is compressed", errRefused)
+func (r refusalError) Error() string { return string(r) }
 
-func refusal(format string, args ...any) error {
-	return fmt.Errorf("%w: "+format, append([]any{errRefused}, args...)...)
-}
+// errCompressed refuses what rotation leaves of a file that was read when it was
+// plain: no trouble.
+const errCompressed = refusalError("it is compressed")
+
+func refuse(format string, args ...any) error { return refusalError(fmt.Sprintf(format, args...)) }
 
 func newGuard(deny []string) guard {
 	g := systemGuard()
 	g.openFile = openPlain
 	for _, dir := range deny {
 		g.dirs = append(g.dirs, dir)
-		if real, err := filepath.EvalSymlinks(dir); err == nil && real != dir {
-			g.dirs = append(g.dirs, real)
+		if final, err := filepath.EvalSymlinks(dir); err == nil && final != dir {
+			g.dirs = append(g.dirs, final)
 		}
 	}
 	return g
@@ -53,17 +52,17 @@ func newGuard(deny []string) guard {
 // open opens the regular file at path for reading and returns it with its
 // status and its path without links.
 func (g guard) open(path string) (*os.File, status, string, error) {
-	real, err := resolve(path)
+	final, err := resolve(path)
 	if err != nil {
 		return nil, status{}, "", err
 	}
-	if err := g.admitPath(real); err != nil {
+	if err := g.admitPath(final); err != nil {
 		return nil, status{}, "", err
 	}
-	if st, err := lstatPath(real); err == nil && st.kind != 0 {
-		return nil, status{}, "", refusal("it is a %s, and only regular files are read", kindName(st.kind))
+	if st, err := lstatPath(final); err == nil && st.kind != 0 {
+		return nil, status{}, "", refuse("it is a %s, and only regular files are read", kindName(st.kind))
 	}
-	f, err := g.openFile(real)
+	f, err := g.openFile(final)
 	if err != nil {
 		return nil, status{}, "", err
 	}
@@ -71,25 +70,32 @@ func (g guard) open(path string) (*os.File, status, string, error) {
 	if err == nil {
 		err = g.admit(st)
 	}
+	if err == nil {
+		final, err = finalPath(f, final)
+	}
+	if err == nil {
+		err = g.admitPath(final)
+	}
 	if err != nil {
 		_ = f.Close() // nothing was written
 		return nil, status{}, "", err
 	}
-	return f, st, real, nil
+	return f, st, final, nil
 }
 
-func (g guard) admitPath(real string) error {
+func (g guard) admitPath(path string) error {
+	final := foldCase(path)
 	for _, dir := range g.dirs {
-		if rest, ok := strings.CutPrefix(real, dir); ok && (rest == "" || os.IsPathSeparator(rest[0])) {
-			return refusal("files below %s are never read", dir)
+		if rest, ok := strings.CutPrefix(final, foldCase(dir)); ok && (rest == "" || os.IsPathSeparator(rest[0])) {
+			return refuse("files below %s are never read", dir)
 		}
 	}
-	if slices.Contains(g.files, real) {
-		return refusal("it holds credentials of this machine")
+	if slices.Contains(g.files, final) {
+		return refuse("it holds credentials of this machine")
 	}
 	for _, name := range g.names {
-		if doublestar.MatchUnvalidated(name, filepath.Base(real)) {
-			return refusal("files named %s hold keys and are never read", name)
+		if doublestar.MatchUnvalidated(name, filepath.Base(final)) {
+			return refuse("files named %s hold keys and are never read", name)
 		}
 	}
 	return nil
@@ -98,18 +104,18 @@ func (g guard) admitPath(real string) error {
 // admit judges an open file, whatever name led to it.
 func (g guard) admit(st status) error {
 	if st.kind != 0 {
-		return refusal("it is a %s, and only regular files are read", kindName(st.kind))
+		return refuse("it is a %s, and only regular files are read", kindName(st.kind))
 	}
 	for _, secret := range g.files {
 		if s, err := statPath(secret); err == nil && s.id.dev == st.id.dev && s.id.ino == st.id.ino {
-			return refusal("it is another name of %s", secret)
+			return refuse("it is another name of %s", secret)
 		}
 	}
 	root, err := statPath("/")
 	for _, mount := range g.mounts {
 		m, mountErr := statPath(mount)
 		if err == nil && mountErr == nil && m.id.dev == st.id.dev && m.id.dev != root.id.dev {
-			return refusal("it is on the file system of %s", mount)
+			return refuse("it is on the file system of %s", mount)
 		}
 	}
 	return nil
@@ -121,9 +127,9 @@ func admitHead(head []byte) error {
 	case compressed(head):
 		return errCompressed
 	case bytes.Contains(head, []byte("PRIVATE KEY-----")):
-		return refusal("it holds a private key")
+		return refuse("it holds a private key")
 	case bytes.HasPrefix(head, []byte("\xff\xfe")), bytes.HasPrefix(head, []byte("\xfe\xff")):
-		return refusal("it is UTF-16; have it written as UTF-8")
+		return refuse("it is UTF-16; have it written as UTF-8")
 	}
 	return nil
 }
@@ -144,28 +150,28 @@ func compressed(head []byte) bool {
 func resolve(path string) (string, error) {
 	const maxLinks = 40
 	root := filepath.VolumeName(path) + string(filepath.Separator)
-	real, todo := root, strings.TrimPrefix(filepath.Clean(path), root)
+	final, todo := root, strings.TrimPrefix(filepath.Clean(path), root)
 	for links := 0; todo != ""; {
 		var name string
 		name, todo, _ = strings.Cut(todo, string(filepath.Separator))
-		step := filepath.Join(real, name) // name may be ".."
+		step := filepath.Join(final, name) // name may be ".."
 		st, err := lstatPath(step)
 		if err != nil {
 			return "", err
 		}
 		if st.kind != fs.ModeSymlink {
-			real = step
+			final = step
 			continue
 		}
 		if links++; links > maxLinks {
-			return "", refusal("more than %d links lead to it", maxLinks)
+			return "", refuse("more than %d links lead to it", maxLinks)
 		}
 		target, err := statPath(step)
 		if err != nil {
 			return "", err
 		}
 		if st.owner != 0 && st.owner != target.owner {
-			return "", refusal("the link %s belongs to user %d, what it leads to belongs to user %d; have root make the link", step, st.owner, target.owner)
+			return "", refuse("the link %s belongs to user %d, what it leads to belongs to user %d; have root make the link", step, st.owner, target.owner)
 		}
 		dest, err := os.Readlink(step)
 		if err != nil {
@@ -173,11 +179,11 @@ func resolve(path string) (string, error) {
 		}
 		if filepath.IsAbs(dest) {
 			root = filepath.VolumeName(dest) + string(filepath.Separator)
-			real, dest = root, strings.TrimPrefix(filepath.Clean(dest), root)
+			final, dest = root, strings.TrimPrefix(filepath.Clean(dest), root)
 		}
 		todo = strings.TrimSuffix(dest+string(filepath.Separator)+todo, string(filepath.Separator))
 	}
-	return real, nil
+	return final, nil
 }
 
 func kindName(kind fs.FileMode) string {

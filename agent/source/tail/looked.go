@@ -26,7 +26,7 @@ func (t *follower) looked(ctx context.Context, f *file, found finding) error {
 	case grown:
 		return t.consume(ctx, f, found, now)
 	case passed:
-		t.lose("nul-bytes", f, found.hole)
+		t.lose(lostZeros, f, found.hole)
 		t.dues.set(f, now)
 		return t.save(ctx, f)
 	case truncated:
@@ -80,19 +80,13 @@ func (t *follower) quiet(ctx context.Context, f *file, now time.Time) error {
 func (t *follower) failed(f *file, err error, now time.Time) {
 	f.fails++
 	f.check, f.more = true, false
+	var why refusalError
 	switch {
 	case outOfFiles(err):
 		t.handleLimit = max(1, t.handles/2)
 		t.closeIdle()
-	case errors.Is(err, errRefused):
-		f.fails, f.check, f.refused = 0, false, true
-		t.drop(f)
-		if errors.Is(err, errCompressed) {
-			t.compressed++
-			t.o.Log.Info("ignores a compressed file: what it holds was read while it was plain", "file", f.where(), "count", t.compressed)
-		} else {
-			t.trouble(f, fmt.Sprintf("%s is not read: %v", f.where(), err))
-		}
+	case errors.As(err, &why):
+		t.refuse(f, why)
 	case errors.Is(err, fs.ErrPermission):
 		t.trouble(f, fmt.Sprintf("cannot read %s: %v; make it readable for the agent's user or for one of its groups", f.where(), err))
 	default:
@@ -102,6 +96,18 @@ func (t *follower) failed(f *file, err error, now time.Time) {
 		}
 	}
 	t.rest(f, now)
+}
+
+// refuse keeps a file that is not to be read.
+func (t *follower) refuse(f *file, why refusalError) {
+	f.fails, f.check, f.refused = 0, false, true
+	t.drop(f)
+	if why == errCompressed {
+		t.compressed++
+		t.o.Log.Info("ignores a compressed file: what it holds was read while it was plain", "file", f.where(), "count", t.compressed)
+		return
+	}
+	t.trouble(f, fmt.Sprintf("%s is not read: %v", f.where(), why))
 }
 
 // A cursor walks through the bytes that a look brought.
@@ -132,10 +138,8 @@ func (c *cursor) pass(f *file, n int) {
 // consume emits the whole lines that a look brought.
 func (t *follower) consume(ctx context.Context, f *file, found finding, now time.Time) error {
 	c := cursor{buf: found.data, at: found.anchor}
-	if f.newcomer && f.offset == 0 {
-		if t.hold(f, c.rest(), now) {
-			return nil
-		}
+	if f.newcomer && f.offset == 0 && t.hold(f, c.rest(), now) {
+		return nil
 	}
 	start := f.offset
 	if f.offset == 0 && bytes.HasPrefix(c.rest(), []byte("\xef\xbb\xbf")) {
@@ -149,8 +153,9 @@ func (t *follower) consume(ctx context.Context, f *file, found finding, now time
 		return t.quiet(ctx, f, now)
 	}
 	f.moved = now
-	t.dues.set(f, now)
-	if !f.more {
+	if f.more {
+		t.dues.set(f, now)
+	} else {
 		t.dues.set(f, now.Add(hotPause))
 	}
 	return nil
@@ -241,7 +246,7 @@ func (t *follower) skip(ctx context.Context, f *file, c *cursor) error {
 		return nil
 	}
 	c.pass(f, end+1)
-	t.lose("line-too-long", f, f.skipped+int64(end))
+	t.lose(lostLongLine, f, f.skipped+int64(end))
 	f.skipped = 0
 	f.clear(skipping)
 	return t.save(ctx, f)

@@ -52,7 +52,7 @@ func (t *follower) detach(f *file, now time.Time) {
 		return func(ctx context.Context) error { return t.located(ctx, f, path) }
 	}
 	t.enqueue(f)
-	t.nextScan = time.Time{}
+	t.scanSoon()
 }
 
 // locate returns the path of those that leads to the file id, "" when none does.
@@ -70,6 +70,7 @@ func (t *follower) located(ctx context.Context, f *file, path string) error {
 	switch {
 	case path != "" && f.gone:
 		t.move(f, path)
+		f.real = path
 	case f.gone && f.handle == nil:
 		return t.forget(ctx, f, f.last.size-f.offset)
 	}
@@ -121,7 +122,7 @@ func (t *follower) truncated(f *file, unread int64, now time.Time) {
 	old := f.mark
 	f.mark = mark{id: old.id, label: old.label, path: old.path, flags: old.flags &^ skipping}
 	if old.is(skipping) {
-		t.lose("line-too-long", f, f.skipped)
+		t.lose(lostLongLine, f, f.skipped)
 		f.skipped, unread = 0, 0
 	}
 	f.hole, f.need, f.more, f.refused = false, 0, false, false
@@ -130,11 +131,11 @@ func (t *follower) truncated(f *file, unread int64, now time.Time) {
 	t.dues.set(f, now)
 	t.untrouble(f)
 	if old.headLen == 0 { // nothing to know a copy by
-		t.lose("truncated-file", f, unread)
+		t.lose(lostTruncated, f, unread)
 		return
 	}
 	if f.former != nil { // cut twice before a copy was found
-		t.lose("truncated-file", f, f.former.unread)
+		t.lose(lostTruncated, f, f.former.unread)
 	}
 	f.former = &former{mark: old, unread: unread, until: now.Add(formerFor)}
 	t.cut[f] = struct{}{}
@@ -242,7 +243,7 @@ func (t *follower) hold(f *file, data []byte, now time.Time) bool {
 func (t *follower) original(f *file, data []byte) *file {
 	var live *file
 	for _, c := range t.files {
-		if c == f || !strings.HasPrefix(filepath.Base(f.where()), stem(c.label)) {
+		if c == f || c.busy || !strings.HasPrefix(filepath.Base(f.where()), stem(c.label)) {
 			continue
 		}
 		if c.former != nil && begins(data, &c.former.mark) {

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/bmatcuk/doublestar/v4"
@@ -41,20 +40,11 @@ type sighting struct {
 	st   status
 }
 
-// A lost is a file of an earlier run that does not match any more.
-type lost struct {
-	key       string
-	mark      mark
-	place     sighting // where it is now, if it was found
-	unmounted bool     // its file system is not there
-	replaced  bool     // another file has its path
-}
-
 var errTooMany = errors.New("too many files")
 
 // scan lists the paths that match. It runs off the loop.
 func (t *follower) scan() sight {
-	s := sight{troubles: make(map[string]string, len(t.o.Patterns))}
+	s := sight{troubles: make(map[string]string)}
 	seen := make(map[string]bool)
 	dirs := make(map[string]bool)
 	for _, pattern := range t.o.Patterns {
@@ -62,12 +52,9 @@ func (t *follower) scan() sight {
 		base, rest := doublestar.SplitPattern(slashed)
 		base = filepath.FromSlash(base)
 		dirs[base] = true
-		s.troubles[pattern] = ""
-		if d, err := os.Open(base); errors.Is(err, fs.ErrPermission) {
+		if err := listable(base); err != nil {
 			s.troubles[pattern] = fmt.Sprintf("cannot list %s: %v; let the agent's user, or one of its groups, list it", base, err)
 			continue
-		} else if err == nil {
-			_ = d.Close() // nothing was written
 		}
 		err := doublestar.GlobWalk(os.DirFS(base), rest, func(name string, _ fs.DirEntry) error {
 			path := filepath.Join(base, filepath.FromSlash(name))
@@ -92,6 +79,22 @@ func (t *follower) scan() sight {
 	return s
 }
 
+// listable returns why the folder, if there is one, cannot be listed.
+func listable(dir string) error {
+	if st, err := statPath(dir); err != nil || st.kind != fs.ModeDir {
+		return nil // nothing to list, yet
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("open folder: %w", err)
+	}
+	_ = d.Close() // nothing was written
+	return nil
+}
+
+// scanSoon asks for a scan before its turn.
+func (t *follower) scanSoon() { t.nextScan = earlier(t.nextScan, t.soonScan) }
+
 // startScan looks for new files off the loop.
 func (t *follower) startScan() {
 	t.scanning = true
@@ -99,9 +102,9 @@ func (t *follower) startScan() {
 	for path := range t.paths {
 		known[path] = true
 	}
-	var saved map[string]mark
+	var missing saved
 	if !t.started {
-		saved = maps.Clone(t.saved)
+		missing = maps.Clone(t.saved)
 	}
 	go func() {
 		start := time.Now()
@@ -115,46 +118,23 @@ func (t *follower) startScan() {
 			}
 		}
 		slices.SortFunc(s.news, func(a, b sighting) int { return cmp.Compare(a.st.mtime, b.st.mtime) }) // rotated ones first
-		s.lost = search(saved, s.news)
-		pause := min(max(300*time.Since(start), minScan), maxScan)
+		s.lost = missing.search(s.news)
+		took := time.Since(start)
 		t.scanned <- func(ctx context.Context) error {
-			t.nextScan = time.Now().Add(pause)
+			now := time.Now()
+			t.nextScan, t.soonScan = now.Add(min(max(300*took, minScan), maxScan)), now.Add(10*took)
 			return t.seen(ctx, s)
 		}
 	}()
 }
 
-// search finds out what became of the files that have a mark and are not among
-// those that match.
-func search(saved map[string]mark, matching []sighting) []lost {
-	var all []lost
-	for key, m := range saved {
-		if !slices.ContainsFunc(matching, func(s sighting) bool { return s.st.id.again(m.id) }) {
-			all = append(all, searchOne(key, m))
-		}
-	}
-	return all
-}
-
-func searchOne(key string, m mark) lost {
-	for _, path := range siblings(m.where()) {
-		if st, err := lstatPath(path); err == nil && st.id.again(m.id) {
-			return lost{key: key, mark: m, place: sighting{path, st}}
-		}
-	}
-	dir, err := statPath(filepath.Dir(m.where()))
-	_, pathErr := lstatPath(m.label)
-	return lost{
-		key: key, mark: m,
-		unmounted: err != nil || dir.id.dev != m.id.dev,
-		replaced:  pathErr == nil,
-	}
-}
-
 // seen takes over what a scan saw.
 func (t *follower) seen(ctx context.Context, s sight) error {
-	for pattern, text := range s.troubles {
-		t.out.Trouble("pattern "+pattern, text)
+	for _, p := range t.o.Patterns {
+		if text := s.troubles[p]; text != t.troubles[p] {
+			t.troubles[p] = text
+			t.out.Trouble("pattern "+p, text)
+		}
 	}
 	for _, dir := range s.dirs {
 		if t.watch == nil {
@@ -165,7 +145,7 @@ func (t *follower) seen(ctx context.Context, s sight) error {
 			t.unwatched(err)
 		}
 		if started {
-			t.nextScan = time.Time{} // for what came before the watch
+			t.scanSoon() // for what came before the watch
 		}
 	}
 	var used []string // patterns that were used before
@@ -175,7 +155,7 @@ func (t *follower) seen(ctx context.Context, s sight) error {
 		}
 	}
 	for _, l := range s.lost {
-		if err := t.recover(ctx, l); err != nil {
+		if err := t.miss(ctx, l); err != nil {
 			return err
 		}
 	}
@@ -184,40 +164,11 @@ func (t *follower) seen(ctx context.Context, s sight) error {
 	}
 	t.started = true
 	if time.Since(t.begun) > savedFor {
-		for key := range t.saved {
-			if err := t.forgetKey(ctx, key); err != nil {
-				return err
-			}
+		if err := t.forgetSaved(ctx); err != nil {
+			return err
 		}
 	}
 	return t.markPatterns(ctx)
-}
-
-// recover acts on the fate of a file that was followed in an earlier run.
-func (t *follower) recover(ctx context.Context, l lost) error {
-	switch {
-	case l.place.path != "":
-		if t.files[l.place.st.id] == nil {
-			t.resume(t.add(l.place.path, l.place.st))
-		}
-		return nil
-	case l.unmounted:
-		return nil // its file system may come yet
-	case l.replaced && !l.mark.is(rotated):
-		now := time.Now()
-		t.out.Lost(source.Loss{Reason: "rotated-out-of-reach", Class: l.mark.label, First: now, Last: now})
-		t.out.Trouble(l.mark.label+" (before rotation)", fmt.Sprintf("%s was rotated while the agent did not run, and the old file is gone, moved to another folder or compressed: "+
-			"what was written to it after byte %d is missing. Let rotation leave the newest old file plain beside it (logrotate: delaycompress)", l.mark.label, l.mark.offset))
-	}
-	return t.forgetKey(ctx, l.key)
-}
-
-func (t *follower) forgetKey(ctx context.Context, key string) error {
-	delete(t.saved, key)
-	if err := t.out.Emit(ctx, t.o.Table, nil, source.Checkpoint{Key: key}); err != nil {
-		return fmt.Errorf("forget checkpoint: %w", err)
-	}
-	return nil
 }
 
 // ended makes the first mark of f durable, a file older than its pattern.
@@ -307,63 +258,4 @@ func (t *follower) add(path string, st status) *file {
 	t.paths[path] = f
 	t.enqueue(f)
 	return f
-}
-
-// resume gives f the mark that was saved for it.
-func (t *follower) resume(f *file) bool {
-	for key, m := range t.saved {
-		if !f.id.again(m.id) {
-			continue
-		}
-		delete(t.saved, key)
-		path := f.where()
-		m.id = f.id
-		f.key, f.mark, f.saved = key, m, true
-		f.path = ""
-		if path != m.label {
-			f.path = path
-			f.set(rotated)
-		}
-		return true
-	}
-	return false
-}
-
-// load reads the checkpoints of earlier runs.
-func (t *follower) load(ctx context.Context) error {
-	var stale []source.Checkpoint
-	t.out.Checkpoints(t.prefix+"file:", func(key string, value []byte) bool {
-		m, err := decodeMark(value)
-		switch {
-		case err != nil:
-			t.o.Log.Warn("forgets a checkpoint that cannot be read: its file is read from the beginning", "key", key, "error", err)
-			stale = append(stale, source.Checkpoint{Key: key})
-		case !t.matches(m.label): // the patterns were changed
-			stale = append(stale, source.Checkpoint{Key: key})
-		default:
-			t.saved[key] = m
-		}
-		return true
-	})
-	marked := make(map[string]bool)
-	t.out.Checkpoints(t.prefix+"pattern:", func(key string, _ []byte) bool {
-		pattern := strings.TrimPrefix(key, t.prefix+"pattern:")
-		marked[pattern] = true
-		if !slices.Contains(t.o.Patterns, pattern) {
-			stale = append(stale, source.Checkpoint{Key: key})
-		}
-		return true
-	})
-	for _, p := range t.o.Patterns {
-		if !marked[p] {
-			t.unmarked = append(t.unmarked, p)
-		}
-	}
-	if len(stale) == 0 {
-		return nil
-	}
-	if err := t.out.Emit(ctx, t.o.Table, nil, stale...); err != nil {
-		return fmt.Errorf("forget checkpoints: %w", err)
-	}
-	return nil
 }

@@ -54,7 +54,7 @@ func oldStatAt(fd int, path string, flags int) (status, error) {
 	}
 	return status{
 		id:   identity{dev: x.Dev, ino: x.Ino},
-		size: x.Size, links: uint64(x.Nlink), owner: x.Uid, kind: fileKind(x.Mode), //nolint:unconvert // 32 bits on arm64
+		size: x.Size, links: uint64(x.Nlink), owner: x.Uid, kind: fileKind(x.Mode),
 		mtime: x.Mtim.Nano(), ctime: x.Ctim.Nano(),
 	}, nil
 }

@@ -368,6 +368,48 @@ func TestF05CopyTruncateOfAFileThatWasRead(t *testing.T) {
 	}, "app.log*")
 }
 
+// TestF05CopyOverAnOlderCopy: the copy always has the same name, and so the
+// same file is overwritten.
+func TestF05CopyOverAnOlderCopy(t *testing.T) {
+	for name, pattern := range map[string]string{"copy matches": "app.log*", "copy does not match": "app.log"} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				r.start()
+				var want []string
+				for i := range 10 {
+					lines, unread := number(fmt.Sprint("life ", i), 50), number(fmt.Sprint("end of life ", i), i)
+					r.add("app.log", text(lines))
+					r.settle(len(want) + len(lines))
+					want = slices.Concat(want, lines, unread)
+					if i > 0 {
+						r.add("app.log", text(unread))
+					}
+					r.copyTruncate("app.log", "app.log.1")
+					r.settle(len(want))
+				}
+				r.want(want...)
+				r.wantNoLoss()
+			}, pattern)
+		})
+	}
+}
+
+func TestF05CrashAfterCopyTruncate(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.start()
+		first, after := number("first", 50), number("after", 50)
+		r.add("app.log", text(first))
+		r.settle(len(first))
+		r.copyTruncate("app.log", "app.log.1")
+		r.add("app.log", text(after))
+		r.settle(len(first) + len(after))
+		r.out.Durable()
+		r.crash()
+		r.want(slices.Concat(first, after)...)
+		r.wantNoLoss()
+	}, "app.log*")
+}
+
 func TestF06CopyTruncateWithUnreadLines(t *testing.T) {
 	for name, pattern := range map[string]string{"copy matches": "app.log*", "copy does not match": "app.log"} {
 		t.Run(name, func(t *testing.T) {
@@ -473,6 +515,36 @@ func TestF09RewrittenLargerWithTheSameBeginning(t *testing.T) {
 	}, "app.log")
 }
 
+func TestF09RewrittenWithAnotherBeginning(t *testing.T) {
+	bubble(t, func(r *rig) {
+		rest := strings.Repeat("the same\n", 200)
+		r.add("app.log", "one\n"+rest)
+		r.start()
+		r.settle(201)
+		f, err := os.OpenFile(r.path("app.log"), os.O_WRONLY, 0)
+		r.check(err)
+		_, err = f.WriteAt([]byte("two\n"), 0)
+		r.check(err)
+		r.check(f.Close())
+		r.add("app.log", "three\n")
+		r.settle(201 + 202)
+		if got := r.lines()[201:]; len(got) != 202 || got[0] != "two" || got[201] != "three" {
+			t.Errorf("%d lines from %q to %q after the change, want 202 from two to three", len(got), got[0], got[len(got)-1])
+		}
+	}, "app.log")
+}
+
+func TestF10CreatedAgainWithTheSameLinesAndMore(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.add("app.log", text(number("line", 3)))
+		r.start()
+		r.settle(3)
+		r.remove("app.log")
+		r.add("app.log", text(number("line", 4)))
+		r.want(slices.Concat(number("line", 3), number("line", 4))...)
+	}, "app.log")
+}
+
 func TestF10DeletedAndCreatedAgain(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.start()
@@ -491,14 +563,14 @@ func TestF10DeletedAndCreatedAgain(t *testing.T) {
 
 func TestF10InodeGivenToAnotherFileWhileDown(t *testing.T) {
 	bubble(t, func(r *rig) {
-		r.add("app.log", text(number("old", 5)))
+		r.add("app.log", text(number("line", 5)))
 		r.start()
 		r.settle(5)
 		r.restart(func() {
 			r.remove("app.log")
-			r.add("app.log", text(number("new", 9)))
+			r.add("app.log", text(number("line", 9))) // only its birth tells it from the first
 		})
-		r.want(slices.Concat(number("old", 5), number("new", 9))...)
+		r.want(slices.Concat(number("line", 5), number("line", 9))...)
 	}, "app.log")
 }
 
@@ -627,13 +699,30 @@ func TestF18PartialLineOfARotatedFile(t *testing.T) {
 	}, "app.log*")
 }
 
+func TestRotatedNameUsedForSomethingElse(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.add("app.log", "one\n")
+		r.start()
+		r.want("one")
+		r.rename("app.log", "app.log.1")
+		r.add("app.log.1", "two\n")
+		r.want("one", "two")
+		r.check(os.WriteFile(r.path("app.log.1"), []byte("none of ours\n"), 0o644))
+		r.check(os.WriteFile(r.path("app.log.1"), []byte("x\n"), 0o644))
+		r.want("one", "two")
+		r.wantNoLoss()
+	}, "app.log")
+}
+
 func TestF19LongLineIsCutAndTheNextIsWhole(t *testing.T) {
 	bubble(t, func(r *rig) {
 		long := strings.Repeat("x", MaxLine-1) + strings.Repeat("é", 4<<20) // the limit is inside the first é
-		r.add("app.log", "one\n"+long+"\nnext\n")
+		r.add("app.log", "one\n"+long+"\nnext\n"+long+"\nlast\n")
 		r.start()
-		r.want("one", strings.Repeat("x", MaxLine-1), "next")
-		r.wantLoss(source.Loss{Reason: "line-too-long", Class: "app.log", Bytes: int64(len(long) - (MaxLine - 1))})
+		kept := strings.Repeat("x", MaxLine-1)
+		r.want("one", kept, "next", kept, "last")
+		loss := source.Loss{Reason: "line-too-long", Class: "app.log", Bytes: int64(len(long) - len(kept))}
+		r.wantLoss(loss, loss)
 	}, "app.log")
 }
 
@@ -722,6 +811,17 @@ func TestF24ZerosAtTheEndMayBeFilled(t *testing.T) {
 	}, "app.log")
 }
 
+func TestF24ZerosBetweenLines(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.add("app.log", "one\ntwo\n\x00\x00\x00three\n\x00four\n")
+		r.start()
+		r.want("one", "two", "three", "four")
+		r.wantLoss(
+			source.Loss{Reason: "nul-bytes", Class: "app.log", Bytes: 3},
+			source.Loss{Reason: "nul-bytes", Class: "app.log", Bytes: 1})
+	}, "app.log")
+}
+
 func TestF25FolderComesAndGoes(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.start()
@@ -807,6 +907,71 @@ func TestF40FirstStart(t *testing.T) {
 			r.want("old 101")
 		}, "*.log")
 	})
+}
+
+// FuzzLines appends content in two parts and compares with a plain model of
+// what lines are.
+func FuzzLines(f *testing.F) {
+	for _, seed := range []string{
+		"one\ntwo\r\nthree", "\xef\xbb\xbfone\n", "\n\n\r\n", "a\x00b\n\x00\x00c\n\x00", "\xff\xfea\x00\n\x00", "\x00\n", "BZh\n",
+	} {
+		f.Add([]byte(seed), 3)
+	}
+	f.Fuzz(func(t *testing.T, content []byte, cut int) {
+		cut = min(max(cut, 0), len(content))
+		content = append(content, "\nend\n"...)
+		var want []string
+		if admitHead(content[:min(len(content), maxHead)]) == nil {
+			plain := strings.TrimPrefix(string(content), "\xef\xbb\xbf")
+			for line := range strings.SplitSeq(strings.TrimSuffix(plain, "\n"), "\n") {
+				want = append(want, strings.ToValidUTF8(strings.TrimSuffix(strings.TrimLeft(line, "\x00"), "\r"), ""))
+			}
+		}
+		bubble(t, func(r *rig) {
+			r.add("app.log", string(content[:cut]))
+			r.start()
+			time.Sleep(10 * time.Second)
+			r.add("app.log", string(content[cut:]))
+			time.Sleep(time.Minute)
+			var got []string
+			for _, line := range r.lines() {
+				got = append(got, strings.ReplaceAll(line, "\uFFFD", ""))
+			}
+			for i := range want {
+				want[i] = strings.ReplaceAll(want[i], "\uFFFD", "")
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("lines of %q cut at %d (-want +got):\n%s", content, cut, diff)
+			}
+		}, "app.log")
+	})
+}
+
+// TestFit: one Emit takes no more than MaxEmit bytes of values, whether lines
+// or columns are the larger part, and at least one line.
+func TestFit(t *testing.T) {
+	for _, line := range []int{0, 1, 50, 199, 5000, 200000, source.MaxEmit} {
+		for _, cost := range []int{0, 10, 150, 5000} {
+			row := line + 1 + cost
+			block := []byte(strings.Repeat(strings.Repeat("x", line)+"\n", 1+2*source.MaxEmit/row))
+			rows := 0
+			for len(block) > 0 {
+				n := fit(block, cost)
+				if n == 0 || block[n-1] != '\n' {
+					t.Fatalf("lines of %d bytes, cost %d: fit = %d, not the end of a line", line, cost, n)
+				}
+				lines := n / (line + 1)
+				if lines > 1 && lines*row > source.MaxEmit {
+					t.Errorf("lines of %d bytes, cost %d: %d bytes of values, want at most %d", line, cost, lines*row, source.MaxEmit)
+				}
+				rows += lines
+				block = block[n:]
+			}
+			if want := 1 + 2*source.MaxEmit/row; rows != want {
+				t.Errorf("lines of %d bytes, cost %d: %d lines, want %d", line, cost, rows, want)
+			}
+		}
+	}
 }
 
 func TestCheckPatterns(t *testing.T) {

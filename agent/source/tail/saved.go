@@ -1,0 +1,181 @@
+package tail
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/openloganalytics/agent/agent/source"
+)
+
+// saved holds the marks of earlier runs whose files were not found yet, by
+// what of an identity outlives a boot.
+type saved map[nativity][]savedMark
+
+type nativity struct {
+	ino   uint64
+	birth int64
+}
+
+type savedMark struct {
+	key  string // of the checkpoint
+	mark mark
+}
+
+func (s saved) add(key string, m mark) {
+	n := nativity{m.id.ino, m.id.birth}
+	s[n] = append(s[n], savedMark{key, m})
+}
+
+// take returns the mark of the file id and lets go of it.
+func (s saved) take(id identity) (savedMark, bool) {
+	n := nativity{id.ino, id.birth}
+	marks := s[n]
+	i := slices.IndexFunc(marks, func(k savedMark) bool { return k.mark.id == id }) // its own device first
+	if i < 0 {
+		i = slices.IndexFunc(marks, func(k savedMark) bool { return id.again(k.mark.id) })
+	}
+	if i < 0 {
+		return savedMark{}, false
+	}
+	k := marks[i]
+	s[n] = slices.Concat(marks[:i], marks[i+1:]) // the slice may be shared with a search
+	return k, true
+}
+
+// A lost is a file of an earlier run that does not match any more.
+type lost struct {
+	key       string
+	mark      mark
+	place     sighting // where it is now, if it was found
+	unmounted bool     // its file system is not there
+	replaced  bool     // another file has its path
+}
+
+// resume gives f the mark that was saved for it.
+func (t *follower) resume(f *file) bool {
+	k, ok := t.saved.take(f.id)
+	if !ok {
+		return false
+	}
+	id, path := f.id, f.where()
+	f.key, f.mark, f.saved = k.key, k.mark, true
+	f.id, f.path = id, ""
+	if path != f.label {
+		f.path = path
+		f.set(rotated)
+	}
+	return true
+}
+
+// load reads the checkpoints of earlier runs.
+func (t *follower) load(ctx context.Context) error {
+	var stale []string
+	t.out.Checkpoints(t.prefix+"file:", func(key string, value []byte) bool {
+		m, err := decodeMark(value)
+		switch {
+		case err != nil:
+			t.o.Log.Warn("forgets a checkpoint that cannot be read: its file is read from the beginning", "key", key, "error", err)
+			stale = append(stale, key)
+		case !t.matches(m.label): // the patterns were changed
+			stale = append(stale, key)
+		default:
+			t.saved.add(key, m)
+		}
+		return true
+	})
+	marked := make(map[string]bool)
+	t.out.Checkpoints(t.prefix+"pattern:", func(key string, _ []byte) bool {
+		pattern := strings.TrimPrefix(key, t.prefix+"pattern:")
+		marked[pattern] = true
+		if !slices.Contains(t.o.Patterns, pattern) {
+			stale = append(stale, key)
+		}
+		return true
+	})
+	for _, p := range t.o.Patterns {
+		if !marked[p] {
+			t.unmarked = append(t.unmarked, p)
+		}
+	}
+	return t.forgetKeys(ctx, stale...)
+}
+
+// search finds out what became of the files that have a mark and are not among
+// those that match.
+func (s saved) search(matching []sighting) []lost {
+	for _, m := range matching {
+		s.take(m.st.id)
+	}
+	var all []lost
+	for _, marks := range s {
+		for _, k := range marks {
+			all = append(all, searchOne(k.key, k.mark))
+		}
+	}
+	return all
+}
+
+func searchOne(key string, m mark) lost {
+	for _, path := range siblings(m.where()) {
+		if st, err := lstatPath(path); err == nil && st.id.again(m.id) {
+			return lost{key: key, mark: m, place: sighting{path, st}}
+		}
+	}
+	dir, err := statPath(filepath.Dir(m.where()))
+	_, pathErr := lstatPath(m.label)
+	return lost{
+		key: key, mark: m,
+		unmounted: err != nil || dir.id.dev != m.id.dev,
+		replaced:  pathErr == nil,
+	}
+}
+
+// miss acts on the fate of a file of an earlier run that does not match.
+func (t *follower) miss(ctx context.Context, l lost) error {
+	switch {
+	case l.place.path != "":
+		if t.files[l.place.st.id] == nil {
+			t.resume(t.add(l.place.path, l.place.st))
+		}
+		return nil
+	case l.unmounted:
+		return nil // its file system may come yet
+	case l.replaced && !l.mark.is(rotated):
+		now := time.Now()
+		t.out.Lost(source.Loss{Reason: lostRotated, Class: l.mark.label, First: now, Last: now})
+		t.out.Trouble(l.mark.label+" (before rotation)", fmt.Sprintf("%s was rotated while the agent did not run, and the old file is gone, moved to another folder or compressed: "+
+			"what was written to it after byte %d is missing. Let rotation leave the newest old file plain beside it (logrotate: delaycompress)", l.mark.label, l.mark.offset))
+	}
+	t.saved.take(l.mark.id)
+	return t.forgetKeys(ctx, l.key)
+}
+
+// forgetSaved lets go of the marks whose files did not come back.
+func (t *follower) forgetSaved(ctx context.Context) error {
+	var keys []string
+	for _, marks := range t.saved {
+		for _, k := range marks {
+			keys = append(keys, k.key)
+		}
+	}
+	clear(t.saved)
+	return t.forgetKeys(ctx, keys...)
+}
+
+func (t *follower) forgetKeys(ctx context.Context, keys ...string) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	var at []source.Checkpoint
+	for _, key := range keys {
+		at = append(at, source.Checkpoint{Key: key})
+	}
+	if err := t.out.Emit(ctx, t.o.Table, nil, at...); err != nil {
+		return fmt.Errorf("forget checkpoints: %w", err)
+	}
+	return nil
+}
