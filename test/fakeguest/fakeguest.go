@@ -1,15 +1,14 @@
 // Package fakeguest lays out a VM in a folder as Azure's guest agent would, and
 // runs a package's commands the way the guest agent runs them: the same files,
 // the same environment, the same order. It is the guest agent for tests and
-// for the demo; the real one has its own run (test/e2e/guest).
+// for the demo; the real one has its own run (test/e2e/guest). It shares no
+// code with what it judges.
 package fakeguest
 
 import (
-	"archive/zip"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -18,10 +17,12 @@ import (
 	"time"
 )
 
-// Settings is what the user deploys. Nil halves are null in the settings file.
+// Settings is what the user deploys. Nil halves are null in the settings file;
+// without both the extension is deployed without settings.
 type Settings struct {
 	Public    json.RawMessage
 	Protected []byte // plain text; sealed on the way
+	Sealing   Sealing
 	// Raw replaces the whole settings file when it is not nil.
 	Raw []byte
 }
@@ -32,8 +33,13 @@ type Options struct {
 	Root string
 	// Name is Publisher.Type of the handler.
 	Name string
-	// Env is added to the environment of every command.
+	// Env is the guest agent's own environment. Every command gets it, and it
+	// hides what the guest agent sets under the same names.
 	Env []string
+	// Limits are the times after which commands are killed, by verb. What is
+	// not in it has the guest agent's: 300 s for enable and uninstall, 900 s
+	// for the others.
+	Limits map[string]time.Duration
 	// Log gets a line for each command; nil drops them.
 	Log func(line string)
 }
@@ -42,9 +48,10 @@ type Options struct {
 type Guest struct {
 	o        Options
 	tenant   *tenant
-	packages map[string]string // version -> zip
+	packages map[string]string // version -> zip or folder
 	version  string            // installed; empty is none
 	enabled  bool
+	deployed bool // settings has been deployed as number seq
 	seq      int
 	settings Settings
 }
@@ -54,21 +61,21 @@ func New(o Options) (*Guest, error) {
 	if o.Log == nil {
 		o.Log = func(string) {}
 	}
-	t, err := newTenant(time.Now())
-	if err != nil {
-		return nil, err
-	}
-	g := &Guest{o: o, tenant: t, packages: map[string]string{}}
-	for _, dir := range []string{g.libDir(), filepath.Join(g.logDir(), "events")} {
+	g := &Guest{o: o, packages: map[string]string{}}
+	for _, dir := range []string{g.libDir(), g.eventsDir()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make VM: %w", err)
 		}
 	}
-	return g, t.install(g.libDir())
+	// Every user can read the logs.
+	if err := os.Chmod(g.logDir(), 0o755); err != nil {
+		return nil, fmt.Errorf("make VM: %w", err)
+	}
+	return g, g.Rotate()
 }
 
-// Publish makes a package available as a version.
-func (g *Guest) Publish(version, zipFile string) { g.packages[version] = zipFile }
+// Publish makes a package, a zip file or a folder, available as a version.
+func (g *Guest) Publish(version, path string) { g.packages[version] = path }
 
 // Rotate gives the VM a new tenant certificate; settings are sealed for it
 // from now on.
@@ -83,18 +90,22 @@ func (g *Guest) Rotate() error {
 
 // Forget takes the tenant certificate away, as a VM that was moved lacks it.
 func (g *Guest) Forget() error {
-	base := filepath.Join(g.libDir(), g.tenant.thumbprint())
+	base := filepath.Join(g.libDir(), g.Thumbprint())
 	return errors.Join(os.Remove(base+".crt"), os.Remove(base+".prv"))
 }
 
-func (g *Guest) libDir() string { return filepath.Join(g.o.Root, "var", "lib", "waagent") }
-func (g *Guest) logDir() string { return filepath.Join(g.o.Root, "var", "log", "azure", g.o.Name) }
+func (g *Guest) libDir() string    { return filepath.Join(g.o.Root, "var", "lib", "waagent") }
+func (g *Guest) logDir() string    { return filepath.Join(g.o.Root, "var", "log", "azure", g.o.Name) }
+func (g *Guest) eventsDir() string { return filepath.Join(g.logDir(), "events") }
 
 // Version is the installed version, empty when there is none.
 func (g *Guest) Version() string { return g.version }
 
 // Sequence is the number of the current settings.
 func (g *Guest) Sequence() int { return g.seq }
+
+// Thumbprint names the VM's present certificate.
+func (g *Guest) Thumbprint() string { return thumbprint(g.tenant.cert) }
 
 // HandlerDir is where a version lies.
 func (g *Guest) HandlerDir(version string) string {
@@ -104,87 +115,139 @@ func (g *Guest) HandlerDir(version string) string {
 // HandlerLog is the file that the commands of all versions write to.
 func (g *Guest) HandlerLog() string { return filepath.Join(g.logDir(), "handler.log") }
 
-// Enable makes the VM run version with settings, as a goal state does: it
-// installs, or updates what is installed, and enables. A new number is given
-// to settings that differ from the last.
-func (g *Guest) Enable(version string, s Settings) ([]Run, error) {
-	if g.version != "" && !same(s, g.settings) {
-		g.seq++
-	}
-	g.settings = s
-	var runs []Run
-	do := func(r Run, err error) error {
-		runs = append(runs, r)
-		if err == nil && r.ExitCode != 0 {
-			err = r
-		}
-		return err
-	}
-	if g.version != version {
-		if err := g.unpack(version); err != nil {
-			return nil, err
-		}
-	}
-	uninstalled := notRun
-	if g.version != "" && g.version != version {
-		code, err := g.update(version, do)
-		if err != nil {
-			return runs, err
-		}
-		uninstalled = code
-	}
-	if err := g.writeSettings(version); err != nil {
-		return runs, err
-	}
-	if g.version != version {
-		if err := do(g.run(version, "install", g.seq, "AZURE_GUEST_AGENT_UNINSTALL_CMD_EXIT_CODE="+uninstalled)); err != nil {
-			return runs, err
-		}
-		g.version = version
-	}
-	if err := do(g.run(version, "enable", g.seq, "AZURE_GUEST_AGENT_UNINSTALL_CMD_EXIT_CODE="+uninstalled)); err != nil {
-		return runs, err
-	}
-	g.enabled = true
-	return runs, nil
+// A goal is one goal state at work: the commands it has led to.
+type goal struct {
+	*Guest
+	runs []Run
 }
 
-// notRun is the guest agent's word for a command that was no part of it.
-const notRun = "NOT_RUN"
+// do runs a command and keeps what became of it. A command that failed is the
+// error, a Run.
+func (g *goal) do(version, verb string, seq int, env ...string) error {
+	r, err := g.run(version, verb, seq, env...)
+	if err != nil {
+		return err
+	}
+	g.runs = append(g.runs, r)
+	if r.ExitCode != 0 {
+		return r
+	}
+	return nil
+}
 
-// update goes from the installed version to another one, up or down, as far
-// as the new version's install. It returns the exit code of the old uninstall.
-func (g *Guest) update(version string, do func(Run, error) error) (string, error) {
-	old := g.version
-	disabled := notRun
-	if g.enabled {
-		if err := do(g.run(old, "disable", g.seq)); err != nil {
+// Enable makes the VM run version with settings, as a goal state does: it
+// installs, or updates what is installed, and enables. A new number is given
+// to settings that differ from the last. When a command fails, the error is its
+// Run and the VM is left as the guest agent leaves it: the next Enable goes on
+// from there.
+func (g *Guest) Enable(version string, s Settings) ([]Run, error) {
+	if g.deployed && !same(s, g.settings) {
+		g.seq++
+	}
+	g.settings, g.deployed = s, true
+	goal := &goal{Guest: g}
+	uninstalled, err := goal.install(version)
+	if err != nil {
+		return goal.runs, err
+	}
+	if err := g.writeSettings(version); err != nil {
+		return goal.runs, err
+	}
+	if !g.hasSettings() {
+		uninstalled = notRun // The guest agent does not tell a handler without settings.
+	}
+	if err := goal.do(version, "enable", g.seq, envUninstalled+uninstalled); err != nil {
+		return goal.runs, err
+	}
+	g.enabled = true
+	return goal.runs, g.keepState(version, "Enabled")
+}
+
+// What the guest agent says of a command that was no part of the operation,
+// and of the disable that a repeated update leaves out.
+const (
+	notRun  = "NOT_RUN"
+	noneRun = "None"
+
+	envUninstalled = "AZURE_GUEST_AGENT_UNINSTALL_CMD_EXIT_CODE="
+	envDisabled    = "AZURE_GUEST_AGENT_DISABLE_CMD_EXIT_CODE="
+)
+
+// install makes version the installed one. It returns the exit code of the old
+// version's uninstall.
+func (g *goal) install(version string) (uninstalled string, err error) {
+	if g.version == version {
+		// The guest agent writes it anew whenever it starts.
+		return notRun, g.writeEnvironment(version)
+	}
+	if err := g.unpack(version); err != nil {
+		return "", err
+	}
+	if err := g.writeSettings(version); err != nil {
+		return "", err
+	}
+	manifest, err := readManifest(g.HandlerDir(version))
+	if err != nil {
+		return "", err
+	}
+	uninstalled = notRun
+	if g.version != "" {
+		if uninstalled, err = g.update(version, manifest); err != nil {
 			return "", err
 		}
-		disabled = "0"
+	}
+	if g.version == "" && (uninstalled == notRun || manifest.withInstall()) {
+		if err := g.do(version, "install", g.seq, envUninstalled+uninstalled); err != nil {
+			return "", err
+		}
+	}
+	g.version = version
+	return uninstalled, g.keepState(version, "Installed")
+}
+
+// update goes from the installed version to another one, up or down, as far
+// as the deletion of the old one. The old version's commands get the number of
+// settings that only the new one has. A failure of theirs ends the update
+// unless the new manifest says to go on.
+func (g *goal) update(version string, manifest *manifest) (uninstalled string, err error) {
+	old := g.version
+	disabled := noneRun
+	if g.enabled {
+		if disabled, err = g.doOld(manifest, "disable"); err != nil {
+			return "", err
+		}
+		g.enabled = false
+		if err := g.keepState(old, "Installed"); err != nil {
+			return "", err
+		}
 	}
 	if err := g.carryOver(old, version); err != nil {
 		return "", err
 	}
-	if err := g.writeSettings(version); err != nil {
-		return "", err
-	}
 	// The package with the higher version runs update, whichever way it goes.
-	runner := version
+	runner, from := version, old
 	if newer(old, version) {
-		runner = old
+		runner, from = old, version
 	}
-	env := []string{"AZURE_GUEST_AGENT_DISABLE_CMD_EXIT_CODE=" + disabled, "VERSION=" + version, "AZURE_GUEST_AGENT_UPDATING_FROM_VERSION=" + old}
-	if runner == old {
-		env[2] = "AZURE_GUEST_AGENT_UPDATING_FROM_VERSION=" + version
+	err = g.do(runner, "update", g.seq, envDisabled+disabled, "VERSION="+version, "AZURE_GUEST_AGENT_UPDATING_FROM_VERSION="+from)
+	if err != nil {
+		return "", errors.Join(err, g.keepState(version, "FailedUpgrade"))
 	}
-	if err := do(g.run(runner, "update", g.seq, env...)); err != nil {
+	if uninstalled, err = g.doOld(manifest, "uninstall"); err != nil {
 		return "", err
 	}
-	if err := do(g.run(old, "uninstall", g.seq)); err != nil {
-		return "", err
+	g.version = ""
+	return uninstalled, os.RemoveAll(g.HandlerDir(old))
+}
+
+// doOld runs a command of the version to be left and returns its exit code.
+func (g *goal) doOld(manifest *manifest, verb string) (code string, err error) {
+	err = g.do(g.version, verb, g.seq)
+	var failed Run
+	if errors.As(err, &failed) && manifest.goesOn() {
+		return strconv.Itoa(failed.ExitCode), nil
 	}
-	return "0", os.RemoveAll(g.HandlerDir(old))
+	return "0", err
 }
 
 // newer reports whether version a is higher than b.
@@ -202,25 +265,27 @@ func newer(a, b string) bool {
 
 // carryOver copies what the guest agent copies in an update.
 func (g *Guest) carryOver(from, to string) error {
-	copyFile := func(name string) error {
-		data, err := os.ReadFile(filepath.Join(g.HandlerDir(from), name))
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(filepath.Join(g.HandlerDir(to), name), data, 0o600)
-	}
 	statuses, err := os.ReadDir(filepath.Join(g.HandlerDir(from), "status"))
 	if err != nil {
-		return err
+		return fmt.Errorf("carry over: %w", err)
 	}
-	errs := []error{copyFile("mrseq")}
+	names := []string{"mrseq"}
 	for _, s := range statuses {
-		errs = append(errs, copyFile(filepath.Join("status", s.Name())))
+		names = append(names, filepath.Join("status", s.Name()))
 	}
-	return errors.Join(errs...)
+	for _, name := range names {
+		data, err := os.ReadFile(filepath.Join(g.HandlerDir(from), name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(g.HandlerDir(to), name), data, 0o600)
+		}
+		if err != nil {
+			return fmt.Errorf("carry over: %w", err)
+		}
+	}
+	return nil
 }
 
 // Restart is the guest agent's own start: enable once more.
@@ -228,98 +293,57 @@ func (g *Guest) Restart() ([]Run, error) { return g.Enable(g.version, g.settings
 
 // Disable stops the extension and leaves it installed.
 func (g *Guest) Disable() ([]Run, error) {
-	r, err := g.run(g.version, "disable", g.seq)
-	if err == nil && r.ExitCode != 0 {
-		err = r
+	goal := &goal{Guest: g}
+	if err := goal.do(g.version, "disable", g.seq); err != nil {
+		return goal.runs, err
 	}
-	if err == nil {
-		g.enabled = false
-	}
-	return []Run{r}, err
+	g.enabled = false
+	return goal.runs, g.keepState(g.version, "Installed")
 }
 
 // Uninstall disables, uninstalls and deletes the handler's folder. The number
-// is 0 whatever it was.
+// is 0 whatever it was. A disable that fails ends it; an uninstall that fails
+// does not keep the folder from being deleted.
 func (g *Guest) Uninstall() ([]Run, error) {
-	var runs []Run
-	for _, verb := range []string{"disable", "uninstall"} {
-		if verb == "disable" && !g.enabled {
-			continue
-		}
-		r, err := g.run(g.version, verb, 0)
-		runs = append(runs, r)
-		if err != nil {
-			return runs, err
-		}
-		if r.ExitCode != 0 && verb == "disable" {
-			return runs, r
+	goal := &goal{Guest: g}
+	if g.enabled {
+		if err := goal.do(g.version, "disable", 0); err != nil {
+			return goal.runs, err
 		}
 	}
+	err := goal.do(g.version, "uninstall", 0)
+	return goal.runs, errors.Join(err, g.Vanish())
+}
+
+// Vanish deletes the handler without a word to it, as the guest agent does with
+// an extension that the goal state no longer names. Its processes go on.
+func (g *Guest) Vanish() error {
 	dir := g.HandlerDir(g.version)
-	g.version, g.enabled, g.seq = "", false, 0
-	return runs, os.RemoveAll(dir)
+	g.version, g.enabled, g.deployed, g.seq = "", false, false, 0
+	return os.RemoveAll(dir)
 }
 
 func same(a, b Settings) bool {
 	return string(a.Public) == string(b.Public) && string(a.Protected) == string(b.Protected) && string(a.Raw) == string(b.Raw)
 }
 
-// unpack extracts a package as the guest agent does: links and modes are lost,
-// then every file can be executed by its owner.
-func (g *Guest) unpack(version string) error {
-	file, ok := g.packages[version]
-	if !ok {
-		return fmt.Errorf("unpack: version %s was not published", version)
-	}
-	z, err := zip.OpenReader(file)
-	if err != nil {
-		return fmt.Errorf("unpack: %w", err)
-	}
-	defer func() { _ = z.Close() }() // only read
-	dir := g.HandlerDir(version)
-	for _, member := range z.File {
-		if err := extract(member, dir); err != nil {
-			return fmt.Errorf("unpack %s: %w", member.Name, err)
-		}
-	}
-	for _, sub := range []string{"config", "status"} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
-			return fmt.Errorf("unpack: %w", err)
-		}
-	}
-	return g.writeEnvironment(version)
+// keepState writes the file in which the guest agent keeps how far a version is.
+func (g *Guest) keepState(version, state string) error {
+	return os.WriteFile(filepath.Join(g.HandlerDir(version), "config", "HandlerState"), []byte(state), 0o600)
 }
 
-func extract(member *zip.File, dir string) error {
-	path := filepath.Join(dir, filepath.FromSlash(member.Name))
-	if !filepath.IsLocal(filepath.FromSlash(member.Name)) {
-		return errors.New("it leads out of the package")
-	}
-	if strings.HasSuffix(member.Name, "/") {
-		return os.MkdirAll(path, 0o755)
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	in, err := member.Open()
-	if err != nil {
-		return err
-	}
-	data, err := io.ReadAll(in)
-	if err := errors.Join(err, in.Close()); err != nil {
-		return err
-	}
-	return os.WriteFile(path, data, 0o744)
-}
-
+// writeEnvironment writes HandlerEnvironment.json in place, as the guest agent
+// does.
 func (g *Guest) writeEnvironment(version string) error {
 	dir := g.HandlerDir(version)
-	events := filepath.Join(g.logDir(), "events")
 	data, err := json.Marshal([]any{map[string]any{
 		"name": g.o.Name, "version": 1.0,
 		"handlerEnvironment": map[string]string{
-			"logFolder": g.logDir(), "configFolder": filepath.Join(dir, "config"), "statusFolder": filepath.Join(dir, "status"),
-			"heartbeatFile": filepath.Join(dir, "heartbeat.log"), "eventsFolder": events, "eventsFolder_preview": events,
+			"logFolder":     g.logDir(),
+			"configFolder":  filepath.Join(dir, "config"),
+			"statusFolder":  filepath.Join(dir, "status"),
+			"heartbeatFile": filepath.Join(dir, "heartbeat.log"),
+			"eventsFolder":  g.eventsDir(), "eventsFolder_preview": g.eventsDir(),
 		},
 	}})
 	if err != nil {
@@ -338,24 +362,28 @@ func (g *Guest) writeSettings(version string) error {
 	return os.WriteFile(path, data, 0o644)
 }
 
+func (g *Guest) hasSettings() bool {
+	return g.settings.Raw != nil || g.settings.Public != nil || g.settings.Protected != nil
+}
+
+// settingsFile has all three keys, null or not; without settings it is empty.
 func (g *Guest) settingsFile() ([]byte, error) {
 	s := g.settings
-	if s.Raw != nil {
+	if s.Raw != nil || !g.hasSettings() {
 		return s.Raw, nil
 	}
-	if s.Public == nil && s.Protected == nil {
-		return nil, nil
+	var half struct {
+		Public     json.RawMessage `json:"publicSettings"`
+		Protected  []byte          `json:"protectedSettings"` // base64
+		Thumbprint *string         `json:"protectedSettingsCertThumbprint"`
 	}
-	half := map[string]any{"publicSettings": s.Public, "protectedSettings": nil, "protectedSettingsCertThumbprint": nil}
+	half.Public = s.Public
 	if s.Protected != nil {
-		sealed, err := g.tenant.seal(s.Protected)
-		if err != nil {
+		var err error
+		if half.Protected, err = Seal(g.tenant.cert, s.Protected, s.Sealing); err != nil {
 			return nil, err
 		}
-		half["protectedSettings"], half["protectedSettingsCertThumbprint"] = sealed, g.tenant.thumbprint()
+		half.Thumbprint = new(g.Thumbprint())
 	}
 	return json.Marshal(map[string]any{"runtimeSettings": []any{map[string]any{"handlerSettings": half}}})
 }
-
-// Thumbprint names the VM's present certificate.
-func (g *Guest) Thumbprint() string { return g.tenant.thumbprint() }

@@ -1,9 +1,9 @@
 package fakeguest
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,32 +17,43 @@ type Run struct {
 	Command  string // install
 	Version  string
 	ExitCode int
-	Output   string // what it printed
+	// Output is what the guest agent shows: the beginning of what was printed,
+	// first as output and then as error.
+	Output   string
+	TimedOut bool // it was killed
 	Took     time.Duration
 }
 
 func (r Run) Error() string {
-	return fmt.Sprintf("%s of %s: exit code %d: %s", r.Command, r.Version, r.ExitCode, strings.TrimSpace(r.Output))
+	what := fmt.Sprintf("exit code %d", r.ExitCode)
+	if r.TimedOut {
+		what = fmt.Sprintf("killed after %v", r.Took.Round(time.Second))
+	}
+	return fmt.Sprintf("%s of %s: %s: %s", r.Command, r.Version, what, strings.TrimSpace(r.Output))
 }
 
 // run runs a command of HandlerManifest.json as the guest agent does: by the
 // shell, in the handler's folder, in a session of its own, with its output in
-// a file. An exit code is no error.
+// files. When its time is over, the process group is killed, without a warning.
+// An exit code is no error.
 func (g *Guest) run(version, verb string, seq int, env ...string) (Run, error) {
 	r := Run{Command: verb, Version: version}
 	dir := g.HandlerDir(version)
-	command, err := manifestCommand(dir, verb)
+	manifest, err := readManifest(dir)
 	if err != nil {
 		return r, err
 	}
-	output, err := os.CreateTemp(dir, ".output-")
+	command, err := manifest.command(verb)
 	if err != nil {
-		return r, fmt.Errorf("run %s: %w", verb, err)
+		return r, err
 	}
-	defer func() {
-		_ = output.Close()           // read to its end
-		_ = os.Remove(output.Name()) // an uninstall may have been faster
-	}()
+	var files [2]*os.File
+	for i := range files {
+		if files[i], err = unlinked(dir); err != nil {
+			return r, fmt.Errorf("run %s: %w", verb, err)
+		}
+		defer func() { _ = files[i].Close() }() // read before
+	}
 	cmd := exec.Command("/bin/sh", "-c", filepath.Join(dir, command))
 	cmd.Dir = dir
 	cmd.Env = append([]string{
@@ -53,40 +64,56 @@ func (g *Guest) run(version, verb string, seq int, env ...string) (Run, error) {
 		"AZURE_GUEST_AGENT_WIRE_PROTOCOL_ADDRESS=168.63.129.16",
 		`AZURE_GUEST_AGENT_EXTENSION_SUPPORTED_FEATURES=[{"Key":"ExtensionTelemetryPipeline","Value":"1.0"}]`,
 	}, append(env, g.o.Env...)...)
-	cmd.Stdout, cmd.Stderr = output, output
+	cmd.Stdout, cmd.Stderr = files[0], files[1]
 	ownSession(cmd)
 	began := time.Now()
-	err = cmd.Run()
+	if err := cmd.Start(); err != nil {
+		return r, fmt.Errorf("run %s: %w", verb, err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err = <-ended:
+	case <-time.After(g.limit(verb)):
+		r.TimedOut = true
+		err = errors.Join(killGroup(cmd), <-ended)
+	}
 	r.Took = time.Since(began)
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		r.ExitCode, err = exit.ExitCode(), nil
-	}
-	if err != nil {
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
 		return r, fmt.Errorf("run %s: %w", verb, err)
 	}
-	text, err := os.ReadFile(output.Name())
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return r, fmt.Errorf("run %s: %w", verb, err)
+	r.ExitCode = cmd.ProcessState.ExitCode() // -1 when a signal ended it
+	for _, file := range files {
+		text, err := io.ReadAll(io.NewSectionReader(file, 0, outputLimit))
+		if err != nil {
+			return r, fmt.Errorf("run %s: %w", verb, err)
+		}
+		r.Output += string(text)
 	}
-	r.Output = string(text)
 	g.o.Log(fmt.Sprintf("%-9s %s  exit code %d  %.1f s", verb, version, r.ExitCode, r.Took.Seconds()))
 	return r, nil
 }
 
-func manifestCommand(dir, verb string) (string, error) {
-	data, err := os.ReadFile(filepath.Join(dir, "HandlerManifest.json"))
+// outputLimit is what the guest agent reads of each kind of output, in bytes.
+const outputLimit = 3200
+
+// unlinked makes a file that has no name any more, as the guest agent does: what
+// a command leaves running goes on writing to it and keeps nobody waiting.
+func unlinked(dir string) (*os.File, error) {
+	file, err := os.CreateTemp(dir, ".output-")
 	if err != nil {
-		return "", fmt.Errorf("read manifest: %w", err)
+		return nil, err
 	}
-	var manifest []struct {
-		Commands map[string]any `json:"handlerManifest"`
+	return file, os.Remove(file.Name())
+}
+
+func (g *Guest) limit(verb string) time.Duration {
+	if limit, ok := g.o.Limits[verb]; ok {
+		return limit
 	}
-	if err := json.Unmarshal(data, &manifest); err != nil || len(manifest) == 0 {
-		return "", errors.Join(errors.New("read manifest: not an array with an entry"), err)
+	if verb == "enable" || verb == "uninstall" {
+		return 300 * time.Second
 	}
-	command, ok := manifest[0].Commands[verb+"Command"].(string)
-	if !ok {
-		return "", fmt.Errorf("read manifest: no %sCommand", verb)
-	}
-	return strings.TrimPrefix(command, "/"), nil
+	return 900 * time.Second
 }

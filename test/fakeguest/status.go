@@ -17,6 +17,7 @@ type Status struct {
 	Status    string // transitioning, success, warning, error
 	Code      int
 	Message   string
+	Applied   time.Time // configurationAppliedTime
 	Parts     []Part
 }
 
@@ -35,22 +36,36 @@ func (g *Guest) Status() (Status, error) {
 	return ReadStatus(filepath.Join(g.HandlerDir(g.version), "status", strconv.Itoa(g.seq)+".status"))
 }
 
-type statusMessage struct{ Lang, Message *string }
-
-type statusItem struct {
-	Name             string
-	Operation        string
-	Status           string
-	Code             *json.Number
-	FormattedMessage *statusMessage
-	Substatus        []statusItem
-}
-
 // ReadStatus reads one status file.
 func ReadStatus(path string) (Status, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return Status{}, fmt.Errorf("read status: %w", err)
+	}
+	s, err := parseStatus(data)
+	if err != nil {
+		return Status{}, fmt.Errorf("read status: %w", err)
+	}
+	return s, nil
+}
+
+type statusMessage struct{ Lang, Message *string }
+
+type statusItem struct {
+	Name                     string
+	Operation                string
+	Status                   string
+	Code                     int
+	ConfigurationAppliedTime string
+	FormattedMessage         *statusMessage
+	Substatus                []statusItem
+}
+
+// parseStatus is stricter than the guest agent, which reports some of what is
+// refused here as something else than was meant.
+func parseStatus(data []byte) (s Status, err error) {
+	if len(data) > statusLimit {
+		return s, fmt.Errorf("%d bytes, the guest agent takes %d", len(data), statusLimit)
 	}
 	var file []struct {
 		Version      json.Number
@@ -58,52 +73,51 @@ func ReadStatus(path string) (Status, error) {
 		Status       *statusItem
 	}
 	if err := json.Unmarshal(data, &file); err != nil {
-		return Status{}, fmt.Errorf("read status: %w", err)
+		return s, err
 	}
-	switch {
-	case len(data) > statusLimit:
-		return Status{}, fmt.Errorf("read status: %d bytes, the guest agent takes %d", len(data), statusLimit)
-	case len(file) != 1 || file[0].Status == nil:
-		return Status{}, errors.New("read status: not an array with one status")
-	case file[0].Version != "1.0" && file[0].Version != "1":
-		return Status{}, fmt.Errorf("read status: version %s", file[0].Version)
+	if len(file) != 1 || file[0].Status == nil {
+		return s, errors.New("not an array with one status")
 	}
-	if _, err := time.Parse("2006-01-02T15:04:05Z", file[0].TimestampUTC); err != nil {
-		return Status{}, fmt.Errorf("read status: %w", err)
+	if file[0].Version != "1.0" {
+		return s, fmt.Errorf("version %s", file[0].Version)
 	}
-	top := *file[0].Status
-	if top.Operation == "" {
-		return Status{}, errors.New("read status: no operation")
+	if _, err := parseTime(file[0].TimestampUTC); err != nil {
+		return s, err
 	}
-	part, err := check(top)
+	top := file[0].Status
+	part, err := top.part()
 	if err != nil {
-		return Status{}, err
+		return s, err
 	}
-	s := Status{Operation: top.Operation, Status: part.Status, Code: part.Code, Message: part.Message}
+	if top.Operation == "" {
+		return s, errors.New("no operation")
+	}
+	s = Status{Operation: top.Operation, Status: part.Status, Code: part.Code, Message: part.Message}
+	if top.ConfigurationAppliedTime != "" {
+		if s.Applied, err = parseTime(top.ConfigurationAppliedTime); err != nil {
+			return s, err
+		}
+	}
 	for _, sub := range top.Substatus {
-		part, err := check(sub)
+		part, err := sub.part()
 		if err != nil {
-			return Status{}, fmt.Errorf("substatus %q: %w", sub.Name, err)
+			return s, fmt.Errorf("substatus %q: %w", sub.Name, err)
 		}
 		s.Parts = append(s.Parts, part)
 	}
 	return s, nil
 }
 
-func check(item statusItem) (Part, error) {
+func parseTime(text string) (time.Time, error) {
+	return time.Parse("2006-01-02T15:04:05Z", text)
+}
+
+func (item statusItem) part() (Part, error) {
 	if !slices.Contains([]string{"transitioning", "success", "warning", "error"}, item.Status) {
-		return Part{}, fmt.Errorf("read status: %q is no status", item.Status)
+		return Part{}, fmt.Errorf("%q is no status", item.Status)
 	}
 	if m := item.FormattedMessage; m == nil || m.Lang == nil || m.Message == nil {
-		return Part{}, errors.New("read status: no lang or no message")
+		return Part{}, errors.New("no lang or no message")
 	}
-	p := Part{Name: item.Name, Status: item.Status, Message: *item.FormattedMessage.Message}
-	if item.Code != nil {
-		code, err := strconv.Atoi(item.Code.String())
-		if err != nil {
-			return Part{}, fmt.Errorf("read status: code %s", *item.Code)
-		}
-		p.Code = code
-	}
-	return p, nil
+	return Part{item.Name, item.Status, *item.FormattedMessage.Message, item.Code}, nil
 }
