@@ -27,6 +27,7 @@ func (m *fakeManager) Install(context.Context, service.Unit) (bool, error) {
 	m.calls = append(m.calls, "install")
 	return true, nil
 }
+
 func (m *fakeManager) do(what string) error                        { m.calls = append(m.calls, what); return nil }
 func (m *fakeManager) Start(context.Context, service.Unit) error   { return m.do("start") }
 func (m *fakeManager) Restart(context.Context, service.Unit) error { return m.do("restart") }
