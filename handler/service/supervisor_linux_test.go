@@ -142,13 +142,14 @@ func (r *rig) eventually(what string, check func() bool) {
 	}
 }
 
-// agent waits for a living agent other than the given one and returns it.
+// agent waits for a living agent other than the given one, which has come far
+// enough to hear signals, and returns it.
 func (r *rig) agent(other process) (now process) {
 	r.Helper()
 	r.eventually("another agent runs", func() bool {
 		now = r.s.read().Agent
-		_, err := os.Stat(filepath.Join(r.layout.AgentDir(), "started"))
-		return now != other && now.alive() && err == nil
+		note, err := os.ReadFile(filepath.Join(r.layout.AgentDir(), "started"))
+		return now != other && now.alive() && err == nil && strings.HasPrefix(string(note), strconv.Itoa(now.PID)+"\n")
 	})
 	return now
 }
