@@ -35,7 +35,9 @@ func TestMain(m *testing.M) {
 var quick = timing{firstRestart: 10 * time.Millisecond, lastRestart: 100 * time.Millisecond, steady: time.Hour, watchdog: time.Second, vanished: 20 * time.Millisecond}
 
 func fakeSupervisor() int {
-	err := Supervise(context.Background(), SuperviseOptions{
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	err := Supervise(ctx, SuperviseOptions{
 		Layout: paths.New(os.Getenv(paths.EnvRoot)), Report: func(context.Context) error { return nil }, timing: quick,
 	})
 	if err != nil {
