@@ -37,7 +37,7 @@ type Checkpoint struct {
 type Loss struct {
 	Reason  string // why, a short fixed word: "overflow", "truncated-file"
 	Class   string // what they were, e.g. a facility or file; may be empty
-	Records int64
+	Records int64  // 0 when it is not known how many
 	Bytes   int64
 	First   time.Time // time range of the lost records, as well as it is known
 	Last    time.Time
@@ -70,5 +70,6 @@ type Emitter interface {
 	Trouble(thing, text string)
 }
 
-// MaxEmit is the most that one Emit may add, in bytes of field values.
+// MaxEmit is the most that one Emit may add, in bytes of field values; a single
+// record alone may have up to 1 MiB.
 const MaxEmit = 256 << 10

@@ -48,8 +48,8 @@ func New(o Options) *Uploader {
 // then is cut short; its batch is delivered again by the next Run.
 func (u *Uploader) Run(ctx context.Context) {
 	var lanes sync.WaitGroup
-	lanes.Go(func() { u.lane(ctx, u.mayStart) })
-	lanes.Go(func() { u.lane(ctx, u.mayHelp) })
+	lanes.Go(func() { u.lane(ctx, u.mayStart, never) })
+	lanes.Go(func() { u.lane(ctx, u.mayHelp, atOnce) })
 	lanes.Wait()
 }
 
@@ -61,7 +61,7 @@ func (u *Uploader) Wake() {
 	u.look()
 }
 
-// never is the answer of a lane's condition while time alone cannot meet it.
+// never is how long a lane waits for what time alone does not bring.
 const never = 24 * time.Hour
 
 // mayStart returns how long until an attempt may begin, 0 for now. The caller
@@ -81,24 +81,34 @@ func (u *Uploader) mayHelp() time.Duration {
 	return u.mayStart()
 }
 
-// lane takes batches while may allows it, one after the other. It takes none
-// during a pause: until a batch is taken, new rows still join it.
-func (u *Uploader) lane(ctx context.Context, may func() time.Duration) {
+// atOnce is within what the spool hands out a batch that is there already.
+const atOnce = 5 * time.Millisecond
+
+// lane takes batches while may allows it, one after the other, and waits for
+// each no longer than patience before it asks may again. It takes none during a
+// pause: until a batch is taken, new rows still join it.
+func (u *Uploader) lane(ctx context.Context, may func() time.Duration, patience time.Duration) {
 	var body []byte // grown once, used for each batch
 	for u.await(ctx, may, func() {}) {
 		asked := time.Now()
-		batch, err := u.o.Queue.Next(ctx, u.name)
-		if err != nil {
+		batch, err := u.next(ctx, patience)
+		u.noteBacklog(time.Since(asked) < atOnce)
+		switch {
+		case errors.Is(err, context.DeadlineExceeded):
+		case err != nil:
 			u.ended(ctx, err)
 			return
+		default:
+			body = u.deliver(ctx, batch, body[:0])
 		}
-		u.noteBacklog(time.Since(asked) < atOnce)
-		body = u.deliver(ctx, batch, body[:0])
 	}
 }
 
-// atOnce is within what Next returns a batch that was there already.
-const atOnce = 5 * time.Millisecond
+func (u *Uploader) next(ctx context.Context, patience time.Duration) (*spool.Batch, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return u.o.Queue.Next(ctx, u.name)
+}
 
 func (u *Uploader) noteBacklog(backlog bool) {
 	u.mu.Lock()

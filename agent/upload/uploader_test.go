@@ -79,6 +79,7 @@ func (w *world) append(n, piece int) {
 			w.t.Fatal(err)
 		}
 		id = ids[0]
+		synctest.Wait() // who wants to take the batch does so now
 	}
 }
 
@@ -283,7 +284,7 @@ func TestTwoInFlight(t *testing.T) {
 		})
 		start := time.Now()
 		w.run(d)
-		time.Sleep(5 * time.Second)
+		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		d.wantRows(10)
 		if d.widest != 2 {
@@ -293,9 +294,11 @@ func TestTwoInFlight(t *testing.T) {
 			t.Errorf("the last attempt began after %v", made[9].at.Sub(start))
 		}
 		d.forget()
-		for range 5 {
+		for range 5 { // the second of each two comes while the first is under way
 			w.appendBatches(1)
-			time.Sleep(2 * time.Second)
+			time.Sleep(500 * time.Millisecond)
+			w.appendBatches(1)
+			time.Sleep(4 * time.Second)
 		}
 		synctest.Wait()
 		if d.widest != 1 {
@@ -490,7 +493,7 @@ func TestU05PoisonRow(t *testing.T) {
 	}{
 		{1000, []int{617}, 21}, // 2·log2(1000) + 1
 		{1000, []int{0}, 21},
-		{1000, []int{999}, 21},
+		{1000, []int{999}, 12}, // a clean half shows that the other is bad
 		{1000, nil, 1},
 		{1, []int{0}, 1},
 		{2, []int{1}, 3},
@@ -526,6 +529,26 @@ func TestU05PoisonRow(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestU05NoInnocentRowIsSetAside: two rows that are refused only together are
+// both delivered.
+func TestU05NoInnocentRowIsSetAside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "a")
+		w.append(4, 4)
+		d := newDestination(t, "a", func(a attempt) Result {
+			if slices.Contains(a.rows, 2) && slices.Contains(a.rows, 3) {
+				return Result{Answer: Refused, Code: "request-refused", Why: "400"}
+			}
+			return accepted
+		})
+		w.run(d)
+		d.wantRows(4)
+		if got := w.aside(); got != nil {
+			t.Errorf("set aside %v", got)
+		}
+	})
 }
 
 // TestU05TroubleWhileIsolating: what was delivered of a batch already is not

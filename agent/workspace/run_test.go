@@ -468,7 +468,11 @@ func TestCertificateThatEndsSoon(t *testing.T) {
 		}
 
 		s.answer(healthy)
-		time.Sleep(15 * time.Minute)
+		for range 15 { // with uploads that keep their connection in use
+			c.Send(t.Context(), testBatch())
+			time.Sleep(idleTimeout - time.Second)
+		}
+		time.Sleep(15 * time.Second)
 		wantState(t, c, "connected", "")
 		id, err := loadIdentity(s.dir, testWorkspace)
 		if err != nil {
@@ -477,9 +481,16 @@ func TestCertificateThatEndsSoon(t *testing.T) {
 		if id.guid != old.guid || id.thumbprint() == old.thumbprint() || !id.fits(time.Now()) {
 			t.Errorf("agent %s, was %s; certificate until %v", id.guid, old.guid, id.leaf().NotAfter)
 		}
-		requests := s.seen("")
+		requests := s.seen("AgentService.svc")
 		if last := requests[len(requests)-1]; last.thumbprint != id.thumbprint() {
 			t.Error("the new certificate was not shown when it was registered")
+		}
+		if got := c.Send(t.Context(), testBatch()); got.Code != "" {
+			t.Errorf("upload: %+v", got)
+		}
+		uploads := s.seen("OperationalData.svc")
+		if uploads[0].thumbprint != old.thumbprint() || uploads[len(uploads)-1].thumbprint != id.thumbprint() {
+			t.Error("uploads do not go on with the new certificate")
 		}
 	})
 }

@@ -41,11 +41,12 @@ type timing struct {
 	steady                    time.Duration // after which the back-off begins anew
 	watchdog                  time.Duration // silence after which the agent is hung
 	vanished                  time.Duration // between looks at the handler's folder
+	lock                      time.Duration // to wait for another supervisor to end
 }
 
 func (t *timing) setDefaults() {
 	if *t == (timing{}) {
-		*t = timing{time.Second, 5 * time.Minute, 5 * time.Minute, time.Minute, time.Minute}
+		*t = timing{time.Second, 5 * time.Minute, 5 * time.Minute, time.Minute, time.Minute, 5 * time.Second}
 	}
 }
 
@@ -71,8 +72,11 @@ func Supervise(ctx context.Context, o SuperviseOptions) error {
 		return fmt.Errorf("read unit: %w", err)
 	}
 	lock := flock.New(s.file(lockFile))
-	if ok, err := lock.TryLock(); err != nil || !ok {
-		return errors.Join(fmt.Errorf("lock %s: another supervisor runs", s.file(lockFile)), err)
+	// One that was just killed may hold the lock for a moment longer.
+	waiting, cancel := context.WithTimeout(ctx, o.timing.lock)
+	defer cancel()
+	if _, err := lock.TryLockContext(waiting, 10*time.Millisecond); err != nil {
+		return fmt.Errorf("lock %s: another supervisor runs: %w", s.file(lockFile), err)
 	}
 	defer func() { _ = lock.Close() }() // the lock ends with the process anyway
 	if err := s.read().Agent.end(agentGrace); err != nil {

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 }
 
 // quick is timing that a test can wait for.
-var quick = timing{firstRestart: 10 * time.Millisecond, lastRestart: 100 * time.Millisecond, steady: time.Hour, watchdog: time.Second, vanished: 20 * time.Millisecond}
+var quick = timing{firstRestart: 10 * time.Millisecond, lastRestart: 100 * time.Millisecond, steady: time.Hour, watchdog: time.Second, vanished: 20 * time.Millisecond, lock: 2 * time.Second}
 
 func fakeSupervisor() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
@@ -41,6 +41,9 @@ func fakeSupervisor() int {
 		Layout: paths.New(os.Getenv(paths.EnvRoot)), Report: func(context.Context) error { return nil }, timing: quick,
 	})
 	if err != nil {
+		// Who started us reads the log in the error's place.
+		log := newSupervisor(paths.New(os.Getenv(paths.EnvRoot))).file("supervisor.log")
+		_ = os.WriteFile(log, []byte(err.Error()), 0o600) // the exit code tells, too
 		return 1
 	}
 	return 0
@@ -159,7 +162,8 @@ func (r *rig) agent(other process) (now process) {
 func (r *rig) start() {
 	r.Helper()
 	if err := r.s.Start(r.Context(), r.unit); err != nil {
-		r.Fatal(err)
+		log, _ := os.ReadFile(r.s.file("supervisor.log")) // it may not have come that far
+		r.Fatalf("%v: %s", err, log)
 	}
 }
 
@@ -281,6 +285,7 @@ func TestDeafAgentIsKilled(t *testing.T) {
 	r := newRig(t, "deaf")
 	r.start()
 	p := r.agent(process{})
+	r.mode("good") // for the next one
 	if err := p.end(50 * time.Millisecond); err != nil || p.alive() {
 		t.Errorf("it lives on: %v", err)
 	}
