@@ -168,7 +168,7 @@ func (c Command) report(status *Reporter, err error, code int, message string) e
 		return status.withdraw(message)
 	case err != nil && last != StatusError:
 		return status.fail(code, message)
-	case err == nil && last == StatusTransitioning:
+	case err == nil && c.Reports && (last == StatusTransitioning || last == ""):
 		return status.Success(message)
 	default:
 		return nil

@@ -2,18 +2,17 @@ package extension
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/openloganalytics/agent/internal/logfile"
+	"github.com/openloganalytics/agent/test/fakeguest"
 )
 
 func invocation(t testing.TB, seq int) (*Invocation, *strings.Builder) {
@@ -143,49 +142,54 @@ func TestCommandsEndBeforeTheyAreKilled(t *testing.T) {
 	}
 }
 
-func TestEvents(t *testing.T) {
-	env := newEnvironment(t)
-	guest := GuestAgent{ExtensionVersion: "1.2.3", SupportedFeatures: []string{FeatureEvents}}
-	w := NewEventWriter(env, guest, "op", logfile.Discard(), testNow)
-	for range 3 { // all in the same microsecond
-		w.Log(LevelError, "Enable", "broken\x00 "+strings.Repeat("ä", 9000))
+// With nothing to put back, a command that had nothing to do is a success.
+func TestNothingToDoWithoutEarlierStatus(t *testing.T) {
+	x, _ := invocation(t, 3)
+	code := Execute(t.Context(), Command{Name: "enable", Reports: true, Run: func(context.Context, *Invocation) error { return ErrAlreadyApplied }}, x)
+	if got := checkStatus(t, filepath.Join(x.Env.StatusFolder, "3.status")); code != ExitOK || got.Status != "success" || !strings.Contains(got.Message, "nothing to do") {
+		t.Errorf("exit code %d with %+v", code, got)
 	}
-	w.Log(LevelWarning, "Enable", "")
-	entries, err := os.ReadDir(env.EventsFolder)
-	if err != nil || len(entries) != 3 {
-		t.Fatalf("%d events, %v", len(entries), err)
-	}
-	name := regexp.MustCompile(`^\d+\.json$`)
-	for _, entry := range entries {
-		if !name.MatchString(entry.Name()) {
-			t.Errorf("the guest agent does not take the name %s", entry.Name())
-		}
-		var event map[string]string
-		if err := json.Unmarshal(readFile(t, filepath.Join(env.EventsFolder, entry.Name())), &event); err != nil {
+}
+
+// A success that nobody can read is none. One that could not be begun for want
+// of room still ends in a status when there is room again.
+func TestStatusThatCannotBeWritten(t *testing.T) {
+	for _, room := range []bool{false, true} {
+		x, stderr := invocation(t, 3)
+		if err := os.Remove(x.Env.StatusFolder); err != nil {
 			t.Fatal(err)
 		}
-		total := 0
-		for _, key := range []string{"Version", "Timestamp", "TaskName", "EventLevel", "Message", "EventPid", "EventTid", "OperationId"} {
-			if event[key] == "" {
-				t.Errorf("%s is missing", key)
+		code := Execute(t.Context(), Command{Name: "enable", Reports: true, FailCode: 9, Run: func(context.Context, *Invocation) error {
+			if room {
+				return os.Mkdir(x.Env.StatusFolder, 0o700)
 			}
-			total += len(event[key])
-		}
-		if len([]rune(event["Message"])) > 3072 || total > 6144 || strings.Contains(event["Message"], "\x00") {
-			t.Errorf("message of %d characters, %d bytes in all", len([]rune(event["Message"])), total)
+			return nil
+		}}, x)
+		if room {
+			if got := checkStatus(t, filepath.Join(x.Env.StatusFolder, "3.status")); code != ExitOK || got.Status != "success" {
+				t.Errorf("exit code %d with %+v", code, got)
+			}
+		} else if code != 9 || !strings.Contains(stderr.String(), "write status") {
+			t.Errorf("exit code %d with %q", code, stderr)
 		}
 	}
-	if left, err := filepath.Glob(filepath.Join(env.LogFolder, ".event-*")); err != nil || len(left) > 0 {
-		t.Errorf("left beside the folder: %q, %v", left, err)
+}
+
+// What a command ended with is an event too.
+func TestCommandsLeaveEvents(t *testing.T) {
+	x, _ := invocation(t, 3)
+	guest := GuestAgent{ExtensionVersion: "1.0.0", SupportedFeatures: []string{FeatureEvents}}
+	x.Events = NewEventWriter(x.Env, guest, "op", logfile.Discard(), time.Now)
+	for _, err := range []error{nil, errors.New("broken")} {
+		Execute(t.Context(), Command{Name: "enable", Reports: true, Run: func(context.Context, *Invocation) error { return err }}, x)
 	}
-	for name, off := range map[string]*EventWriter{
-		"no feature": NewEventWriter(env, GuestAgent{}, "op", logfile.Discard(), testNow),
-		"no folder":  NewEventWriter(&Environment{EventsFolder: filepath.Join(env.HandlerDir, "none")}, guest, "op", logfile.Discard(), testNow),
-		"no env":     NewEventWriter(nil, guest, "op", logfile.Discard(), testNow),
-	} {
-		if off != nil {
-			t.Errorf("%s: events are on", name)
+	events, err := fakeguest.CollectEvents(x.Env.EventsFolder)
+	if err != nil || len(events) != 2 {
+		t.Fatalf("%d events, %v; want 2", len(events), err)
+	}
+	for i, want := range []string{"Informational: Enable succeeded.", "Error: Enable failed: broken"} {
+		if got := events[i]["EventLevel"] + ": " + events[i]["Message"]; got != want {
+			t.Errorf("event %d is %q, want %q", i, got, want)
 		}
-		off.Log(LevelError, "Enable", "dropped")
 	}
 }

@@ -5,181 +5,389 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha1"
 	"crypto/x509"
-	"encoding/hex"
+	"crypto/x509/pkix"
+	"encoding/base64"
 	"errors"
+	"fmt"
 	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/openloganalytics/agent/test/fakeguest"
 )
 
-// fixtureKeys returns the certificate and key that the fixtures are sealed for.
-func fixtureKeys(t testing.TB) (*x509.Certificate, crypto.Decrypter) {
+// plainText is what all envelopes in testdata hold.
+const plainText = `{"token":"open sesame","list":[1,2,3],"text":"grüße"}`
+
+// throwaway returns the certificate that the envelopes are sealed for.
+func throwaway(t testing.TB) (*x509.Certificate, *rsa.PrivateKey) {
 	t.Helper()
-	dir, thumbprint := fixtureFolder(t, "key.pem")
-	cert, key, err := FolderKeys(dir).Find(thumbprint)
+	data, err := os.ReadFile(filepath.Join("testdata", "throwaway.pem"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	var cert *x509.Certificate
+	var key *rsa.PrivateKey
+	for block := range pemBlocks(data) {
+		if block.Type == "CERTIFICATE" {
+			cert, err = x509.ParseCertificate(block.Bytes)
+		} else {
+			key, err = parseKey(block)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	return cert, key
 }
 
-// fixtureFolder is a guest agent's folder with the fixtures' certificate and a
-// key in the form of the file named.
-func fixtureFolder(t testing.TB, keyFile string) (dir, thumbprint string) {
+// envelopes returns testdata/envelopes.txt by name.
+func envelopes(t testing.TB) map[string][]byte {
 	t.Helper()
-	dir = t.TempDir()
-	certificate := readFile(t, "testdata/certificate.pem")
-	for block := range pemBlocks(certificate) {
-		sum := sha1.Sum(block.Bytes)
-		thumbprint = strings.ToUpper(hex.EncodeToString(sum[:]))
-	}
-	writeFile(t, filepath.Join(dir, thumbprint+".crt"), certificate)
-	writeFile(t, filepath.Join(dir, thumbprint+".prv"), readFile(t, filepath.Join("testdata", keyFile)))
-	return dir, thumbprint
-}
-
-func readFile(t testing.TB, path string) []byte {
-	t.Helper()
-	data, err := os.ReadFile(path)
+	data, err := os.ReadFile(filepath.Join("testdata", "envelopes.txt"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return data
-}
-
-func writeFile(t testing.TB, path string, data []byte) {
-	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestOpensWhatOpenSSLSeals(t *testing.T) {
-	cert, key := fixtureKeys(t)
-	plain := readFile(t, "testdata/plain.json")
-	files, err := filepath.Glob("testdata/cms/*")
-	if err != nil || len(files) != 4*3*2*2 {
-		t.Fatalf("%d fixtures (%v), want every combination of 4 ciphers, 3 paddings, 2 recipients, 2 encodings", len(files), err)
-	}
-	for _, file := range files {
-		got, err := DecryptCMS(readFile(t, file), cert, key)
-		if err != nil || !bytes.Equal(got, plain) {
-			t.Errorf("%s: got %q, %v", filepath.Base(file), got, err)
+	all := map[string][]byte{}
+	for line := range strings.Lines(string(data)) {
+		name, text, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if name == "#" || !ok {
+			continue
 		}
-	}
-}
-
-func TestBothKeyFormats(t *testing.T) {
-	for _, file := range []string{"key.pem", "key-pkcs1.pem"} {
-		dir, thumbprint := fixtureFolder(t, file)
-		if _, _, err := FolderKeys(dir).Find(thumbprint); err != nil {
-			t.Errorf("%s: %v", file, err)
-		}
-	}
-}
-
-func TestMissingCertificateIsNamed(t *testing.T) {
-	dir, thumbprint := fixtureFolder(t, "key.pem")
-	other := strings.Repeat("AB", 20)
-	if _, _, err := FolderKeys(dir).Find(other); err == nil || !strings.Contains(err.Error(), other) || !strings.Contains(err.Error(), dir) {
-		t.Errorf("error is %v, want the thumbprint and the folder", err)
-	}
-	// A file under the name of another certificate is not that certificate.
-	writeFile(t, filepath.Join(dir, other+".crt"), readFile(t, "testdata/certificate.pem"))
-	if _, _, err := FolderKeys(dir).Find(other); err == nil {
-		t.Error("a certificate with another thumbprint was taken")
-	}
-	writeFile(t, filepath.Join(dir, thumbprint+".prv"), []byte("Bag Attributes\nno key\n"))
-	if _, _, err := FolderKeys(dir).Find(thumbprint); err == nil || !strings.Contains(err.Error(), thumbprint) {
-		t.Errorf("error without a key is %v", err)
-	}
-	// Names in lower case, as some tools write them.
-	for _, suffix := range []string{".crt", ".prv"} {
-		if err := os.Remove(filepath.Join(dir, thumbprint+suffix)); err != nil {
+		if all[name], err = base64.StdEncoding.DecodeString(text); err != nil {
 			t.Fatal(err)
 		}
 	}
-	writeFile(t, filepath.Join(dir, strings.ToLower(thumbprint)+".crt"), readFile(t, "testdata/certificate.pem"))
-	writeFile(t, filepath.Join(dir, strings.ToLower(thumbprint)+".prv"), readFile(t, "testdata/key.pem"))
-	if _, _, err := FolderKeys(dir).Find(thumbprint); err != nil {
-		t.Errorf("lower-case file names: %v", err)
+	return all
+}
+
+func TestDecryptCMSOpensWhatOthersSealed(t *testing.T) {
+	t.Parallel()
+	cert, key := throwaway(t)
+	all := envelopes(t)
+	if len(all) != 59 {
+		t.Fatalf("%d envelopes, want 59", len(all))
+	}
+	for name, der := range all {
+		if got, err := DecryptCMS(der, cert, key); err != nil || string(got) != plainText {
+			t.Errorf("%s: DecryptCMS = %q, %v", name, got, err)
+		}
 	}
 }
 
-// Whatever is wrong with the sealed key or the padding, the answer is the same.
-func TestOneErrorForEveryPadding(t *testing.T) {
-	cert, key := fixtureKeys(t)
-	other, err := rsa.GenerateKey(rand.Reader, 2048)
+// sealings are the ways of the encryptor in fakeguest.
+func sealings() map[string]fakeguest.Sealing {
+	all := map[string]fakeguest.Sealing{}
+	for _, aes := range []int{0, 16, 24, 32} {
+		for _, oaep := range []crypto.Hash{0, crypto.SHA1, crypto.SHA256, crypto.SHA384, crypto.SHA512} {
+			for _, keyID := range []bool{false, true} {
+				all[fmt.Sprintf("AES %d, OAEP %v, by key id %v", aes, oaep, keyID)] = fakeguest.Sealing{AES: aes, OAEP: oaep, KeyID: keyID}
+			}
+		}
+	}
+	return all
+}
+
+func sealed(t testing.TB, cert *x509.Certificate, text string, how fakeguest.Sealing) []byte {
+	t.Helper()
+	der, err := fakeguest.Seal(cert, []byte(text), how)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range []string{"des3.pkcs1.issuer.der", "aes-256-cbc.pkcs1.keyid.der", "aes-128-cbc.oaep-sha256.issuer.der"} {
-		good := readFile(t, "testdata/cms/"+file)
-		if _, err := DecryptCMS(good, cert, other); !errors.Is(err, errNotOpened) {
-			t.Errorf("%s with another key: %v", file, err)
+	return der
+}
+
+func TestDecryptCMSOpensEverySealingInDERAndBER(t *testing.T) {
+	t.Parallel()
+	cert, key := throwaway(t)
+	texts := []string{"", "{}", strings.Repeat("x", 7), strings.Repeat("x", 8), strings.Repeat("x", 16), strings.Repeat("long ", 999)}
+	for name, how := range sealings() {
+		text := texts[how.AES/8]
+		der := sealed(t, cert, text, how)
+		for form, data := range map[string][]byte{"DER": der, "BER": toBER(t, der)} {
+			if got, err := DecryptCMS(data, cert, key); err != nil || string(got) != text {
+				t.Errorf("%s, %s: DecryptCMS = %q, %v; want %q", name, form, got, err, text)
+			}
 		}
-		env, err := parseEnvelope(good)
+	}
+	for i := range 3 * 16 { // every length of padding
+		text := strings.Repeat("y", i)
+		for _, aes := range []int{0, 16} {
+			if got, err := DecryptCMS(sealed(t, cert, text, fakeguest.Sealing{AES: aes}), cert, key); err != nil || string(got) != text {
+				t.Errorf("%d bytes: DecryptCMS = %q, %v", i, got, err)
+			}
+		}
+	}
+}
+
+// toBER writes DER anew with indefinite lengths and with octet strings in
+// pieces, the way of encoders that do not know the length beforehand.
+func toBER(t testing.TB, der []byte) []byte {
+	t.Helper()
+	e, err := readBER(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The names of recipients are compared as they are and stay DER.
+	return appendBER(nil, e, 0)
+}
+
+func appendBER(out []byte, e element, depth int) []byte {
+	switch {
+	case e.tag&tagConstructed != 0 && depth < 5:
+		out = append(out, e.tag, 0x80)
+		for _, part := range e.parts {
+			out = appendBER(out, part, depth+1)
+		}
+		return append(out, 0, 0)
+	case e.tag == tagContext || e.tag == tagOctetString && len(e.body) > 16:
+		out = append(out, e.tag|tagConstructed, 0x80)
+		for piece := range slicesOf(e.body, 100) {
+			out = append(out, tagOctetString, byte(len(piece)))
+			out = append(out, piece...)
+		}
+		return append(out, 0, 0)
+	default:
+		return append(out, e.raw...)
+	}
+}
+
+func slicesOf(data []byte, size int) func(func([]byte) bool) {
+	return func(yield func([]byte) bool) {
+		for len(data) > 0 {
+			n := min(size, len(data))
+			if !yield(data[:n]) {
+				return
+			}
+			data = data[n:]
+		}
+	}
+}
+
+// reissued is another certificate for the same key.
+func reissued(t testing.TB, key *rsa.PrivateKey) *x509.Certificate {
+	t.Helper()
+	template := &x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "reissued"}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
+
+func TestDecryptCMSTriesTheOnlyRecipient(t *testing.T) {
+	t.Parallel()
+	cert, key := throwaway(t)
+	other := reissued(t, key)
+	for _, keyID := range []bool{false, true} {
+		der := sealed(t, cert, plainText, fakeguest.Sealing{KeyID: keyID})
+		if got, err := DecryptCMS(der, other, key); err != nil || string(got) != plainText {
+			t.Errorf("DecryptCMS = %q, %v", got, err)
+		}
+	}
+	if _, err := DecryptCMS(envelopes(t)["des3-v15-second-of-two-der"], other, key); err == nil || !strings.Contains(err.Error(), "none of its 2 recipients") {
+		t.Errorf("DecryptCMS of an envelope for two others = %v", err)
+	}
+}
+
+// An envelope may say who sealed it; nobody here wants to know.
+func TestDecryptCMSSkipsTheOriginator(t *testing.T) {
+	t.Parallel()
+	cert, key := throwaway(t)
+	version := []byte{tagInteger, 1, 0}
+	data := bytes.Replace(toBER(t, sealed(t, cert, plainText, fakeguest.Sealing{})), version, append(version, 0xa0, 0), 1)
+	if got, err := DecryptCMS(data, cert, key); err != nil || string(got) != plainText {
+		t.Errorf("DecryptCMS = %q, %v", got, err)
+	}
+}
+
+// With a wrong key or a spoilt envelope there is one answer, whatever was
+// wrong. Very rarely a random key leaves what looks like padding; then what
+// comes out is not the text.
+func TestDecryptCMSHasOneAnswerForEveryWrongKey(t *testing.T) {
+	t.Parallel()
+	cert, key := throwaway(t)
+	stranger := newKey(t)
+	for _, how := range []fakeguest.Sealing{{}, {AES: 32}, {OAEP: crypto.SHA1}, {AES: 16, OAEP: crypto.SHA512}} {
+		der := sealed(t, cert, plainText, how)
+		env, err := parseEnvelope(der)
 		if err != nil {
 			t.Fatal(err)
 		}
-		sealedKey := bytes.Index(good, env.recipients[0].sealedKey)
-		for name, at := range map[string]int{"last block": len(good) - 1, "block before the last": len(good) - 17, "sealed key": sealedKey + 100} {
-			bad := bytes.Clone(good)
-			bad[at] ^= 0x55
-			if _, err := DecryptCMS(bad, cert, key); err != nil && !errors.Is(err, errNotOpened) {
-				t.Errorf("%s with a changed %s: %v, want the one error or another text", file, name, err)
+		spoil := func(part []byte, i int) []byte {
+			bad := bytes.Clone(der)
+			bad[bytes.Index(der, part)+i] ^= 1
+			return bad
+		}
+		sealedKey := env.recipients[0].sealedKey
+		for what, try := range map[string]struct {
+			der []byte
+			key *rsa.PrivateKey
+		}{
+			"stranger's key":     {der, stranger},
+			"spoilt sealed key":  {spoil(sealedKey, len(sealedKey)-1), key},
+			"sealed key too big": {bytes.Replace(der, sealedKey, bytes.Repeat([]byte{0xff}, len(sealedKey)), 1), key},
+			"spoilt last block":  {spoil(env.sealed, len(env.sealed)-1), key},
+		} {
+			got, err := DecryptCMS(try.der, cert, try.key)
+			if err == nil && string(got) == plainText || err != nil && !errors.Is(err, errNotOpened) {
+				t.Errorf("%+v, %s: DecryptCMS = %q, %v; want %v", how, what, got, err, errNotOpened)
 			}
+		}
+	}
+	// A content key of another length than the cipher's.
+	three, sixteen := sealed(t, cert, plainText, fakeguest.Sealing{OAEP: crypto.SHA1}), sealed(t, cert, plainText, fakeguest.Sealing{OAEP: crypto.SHA1, AES: 16})
+	a, errA := parseEnvelope(three)
+	b, errB := parseEnvelope(sixteen)
+	if err := errors.Join(errA, errB); err != nil {
+		t.Fatal(err)
+	}
+	mixed := bytes.Replace(three, a.recipients[0].sealedKey, b.recipients[0].sealedKey, 1)
+	if got, err := DecryptCMS(mixed, cert, key); !errors.Is(err, errNotOpened) {
+		t.Errorf("DecryptCMS with a key of 16 bytes for Triple DES = %q, %v", got, err)
+	}
+}
+
+func TestDecryptCMSSaysWhatIsWrongWithAnEnvelope(t *testing.T) {
+	t.Parallel()
+	cert, key := throwaway(t)
+	good := sealed(t, cert, plainText, fakeguest.Sealing{})
+	oaep := sealed(t, cert, plainText, fakeguest.Sealing{OAEP: crypto.SHA256})
+	replaced := func(der []byte, old, with string) []byte {
+		bad := bytes.Replace(der, []byte(old), []byte(with), 1)
+		if bytes.Equal(bad, der) {
+			t.Fatalf("%x is not in the envelope", old)
+		}
+		return bad
+	}
+	const (
+		tripleDES = "\x06\x08\x2a\x86\x48\x86\xf7\x0d\x03\x07"
+		rc2       = "\x06\x08\x2a\x86\x48\x86\xf7\x0d\x03\x02"
+		rsaOID    = "\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01"
+		pssOID    = "\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0a"
+		envOID    = "\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x03"
+		signedOID = "\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02"
+		sha256OID = "\x60\x86\x48\x01\x65\x03\x04\x02\x01"
+		sha224OID = "\x60\x86\x48\x01\x65\x03\x04\x02\x04"
+		mgf1OID   = "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x08"
+		otherOID  = "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0c"
+	)
+	for _, tt := range []struct {
+		name string
+		data []byte
+		want string
+	}{
+		{"empty", nil, "cut short"},
+		{"cut", good[:len(good)-1], "cut short"},
+		{"followed by something", append(bytes.Clone(good), 0, 0), "2 bytes follow"},
+		{"text", []byte("hello, world"), "cut short"},
+		{"other structure", []byte{0x30, 0x03, 0x02, 0x01, 0x00}, "not CMS"},
+		{"signed", replaced(good, envOID, signedOID), "instead of enveloped data"},
+		{"other cipher", replaced(good, tripleDES, rc2), `"1.2.840.113549.3.2", which is not supported`},
+		{"other key transport", replaced(good, rsaOID, pssOID), `"1.2.840.113549.1.1.10", which is not supported`},
+		{"other hash", replaced(oaep, sha256OID, sha224OID), "OAEP parameters that are not supported"},
+		{"other mask", replaced(oaep, mgf1OID, otherOID), "OAEP parameters that are not supported"},
+		{"nesting without end", bytes.Repeat([]byte{0x30, 0x80}, 1<<16), "more parts than any real one"},
+		{"parts without end", append([]byte{0x30, 0x80}, bytes.Repeat([]byte{0x05, 0x00}, 1<<16)...), "more parts than any real one"},
+		{"length of four GiB", []byte{0x30, 0x84, 0xff, 0xff, 0xff, 0xff, 0, 0}, "cut short"},
+		{"length of five bytes", []byte{0x30, 0x85, 1, 1, 1, 1, 1, 0}, "longer than any real one"},
+		{"primitive without length", []byte{0x04, 0x80, 0, 0}, "primitive element of indefinite length"},
+		{"high tag", []byte{0x1f, 0x81, 0x01, 0x00}, "tag 0x1f"},
+	} {
+		got, err := DecryptCMS(tt.data, cert, key)
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: DecryptCMS = %q, %v; want an error with %q", tt.name, got, err, tt.want)
 		}
 	}
 }
 
-func TestCutEnvelopesAreRefused(t *testing.T) {
-	cert, key := fixtureKeys(t)
-	for _, file := range []string{"des3.pkcs1.issuer.der", "des3.pkcs1.issuer.ber"} {
-		good := readFile(t, "testdata/cms/"+file)
-		for n := range good {
-			if got, err := DecryptCMS(good[:n], cert, key); err == nil {
-				t.Fatalf("%s: the first %d of %d bytes gave %q", file, n, len(good), got)
+// A part that is missing or of another kind is an error wherever it is.
+func TestDecryptCMSRefusesEveryMissingPart(t *testing.T) {
+	t.Parallel()
+	cert, key := throwaway(t)
+	for _, how := range []fakeguest.Sealing{{}, {AES: 32, OAEP: crypto.SHA256, KeyID: true}} {
+		der := sealed(t, cert, plainText, how)
+		for i := range der {
+			if got, err := DecryptCMS(der[:i], cert, key); err == nil {
+				t.Fatalf("cut to %d bytes: DecryptCMS = %q", i, got)
 			}
+		}
+		e, err := readBER(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		damaged := 0
+		for _, spoil := range spoiledTrees(e) {
+			damaged++
+			if got, err := DecryptCMS(spoil, cert, key); err == nil && string(got) != plainText {
+				t.Errorf("a damaged envelope gave %q", got)
+			}
+		}
+		if damaged < 40 {
+			t.Errorf("only %d damaged envelopes were tried", damaged)
 		}
 	}
 }
 
-// A recipient that names another certificate is tried all the same when it is
-// the only one: certificates are re-issued for the same key.
-func TestOnlyRecipientIsTried(t *testing.T) {
-	cert, key := fixtureKeys(t)
-	template := &x509.Certificate{SerialNumber: big.NewInt(7), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, cert.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
+// spoiledTrees returns e once for each of its descendants without that
+// descendant, and once with an INTEGER in its place.
+func spoiledTrees(e element) (all [][]byte) {
+	for i, part := range e.parts {
+		before, after := rawOf(e.parts[:i]), rawOf(e.parts[i+1:])
+		for _, spoiled := range append([][]byte{nil, {tagInteger, 1, 0}}, spoiledTrees(part)...) {
+			body := append(append(bytes.Clone(before), spoiled...), after...)
+			all = append(all, append(append([]byte{e.tag, 0x82, byte(len(body) >> 8), byte(len(body))}, body...), []byte{}...))
+		}
 	}
-	again, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
+	return all
+}
+
+func rawOf(parts []element) (raw []byte) {
+	for _, part := range parts {
+		raw = append(raw, part.raw...)
 	}
-	if got, err := DecryptCMS(readFile(t, "testdata/cms/des3.pkcs1.issuer.der"), again, key); err != nil || len(got) == 0 {
-		t.Errorf("got %q, %v", got, err)
+	return raw
+}
+
+func TestUnpad(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		plain string
+		size  int // of what is left; -1 is an error
+	}{
+		{"\x08\x08\x08\x08\x08\x08\x08\x08", 0},
+		{"abcdefg\x01", 7},
+		{"abcde\x03\x03\x03", 5},
+		{"12345678abcde\x03\x03\x03", 13},
+		{"abcdefg\x00", -1},
+		{"abcdefg\x09", -1},
+		{"\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09", -1},
+		{"abcde\x02\x03\x03", -1},
+		{"abcdefg\xff", -1},
+	} {
+		got, err := unpad([]byte(tt.plain), 8)
+		if tt.size < 0 && err == nil || tt.size >= 0 && (err != nil || string(got) != tt.plain[:tt.size]) {
+			t.Errorf("unpad(%q) = %q, %v; want %d bytes", tt.plain, got, err, tt.size)
+		}
 	}
 }
 
 func FuzzDecryptCMS(f *testing.F) {
-	cert, key := fixtureKeys(f)
-	for _, file := range []string{"des3.pkcs1.issuer.der", "aes-192-cbc.oaep-sha1.keyid.ber"} {
-		f.Add(readFile(f, "testdata/cms/"+file))
+	cert, key := throwaway(f)
+	for _, der := range envelopes(f) {
+		f.Add(der)
 	}
-	f.Add([]byte{0x30, 0x80, 0x30, 0x80, 0x30, 0x80})
+	f.Add(toBER(f, sealed(f, cert, plainText, fakeguest.Sealing{})))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		plain, err := DecryptCMS(data, cert, key)
-		if err == nil && len(plain) > len(data) {
+		if err == nil && len(plain) >= len(data) {
 			t.Errorf("%d bytes came out of %d", len(plain), len(data))
 		}
 	})

@@ -1,9 +1,15 @@
 package extension
 
 import (
-	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha1"
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -12,295 +18,247 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/openloganalytics/agent/test/fakeguest"
 )
 
-// seal returns the fixture's envelope as a settings file carries it.
-func sealed(t testing.TB) string {
+// sesame stands in every secret and may stand in no error.
+const sesame = "open sesame"
+
+func thumbprintOf(cert *x509.Certificate) string {
+	sum := sha1.Sum(cert.Raw)
+	return strings.ToUpper(hex.EncodeToString(sum[:]))
+}
+
+func newKey(t testing.TB) *rsa.PrivateKey {
 	t.Helper()
-	return base64.StdEncoding.EncodeToString(readFile(t, "testdata/cms/des3.pkcs1.issuer.der"))
-}
-
-func handlerSettings(public, protected, thumbprint string) string {
-	return fmt.Sprintf(`{"runtimeSettings":[{"handlerSettings":{"publicSettings":%s,"protectedSettings":%s,"protectedSettingsCertThumbprint":%s}}]}`, public, protected, thumbprint)
-}
-
-func quote(text string) string { return `"` + text + `"` }
-
-func TestReadSettings(t *testing.T) {
-	dir, thumbprint := fixtureFolder(t, "key.pem")
-	plain := string(readFile(t, "testdata/plain.json"))
-	for name, tt := range map[string]struct{ file, public, protected string }{
-		"both halves":      {handlerSettings(`{"a":1}`, quote(sealed(t)), quote(thumbprint)), `{"a":1}`, plain},
-		"public alone":     {handlerSettings(`{"a":1}`, "null", "null"), `{"a":1}`, ""},
-		"nulls":            {handlerSettings("null", "null", "null"), "", ""},
-		"protected alone":  {handlerSettings("null", quote(sealed(t)), quote(thumbprint)), "", plain},
-		"byte-order mark":  {"\ufeff" + handlerSettings(`{"a":1}`, "null", "null"), `{"a":1}`, ""},
-		"lower-case print": {handlerSettings(`{}`, quote(sealed(t)), quote(strings.ToLower(thumbprint))), `{}`, plain},
-		"absent keys":      {`{"runtimeSettings":[{"handlerSettings":{}}]}`, "", ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			env := newEnvironment(t)
-			writeFile(t, filepath.Join(env.ConfigFolder, "3.settings"), []byte(tt.file))
-			s, err := ReadSettings(t.Context(), env, "", 3, FolderKeys(dir))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if string(s.Public) != tt.public || s.Protected.Reveal() != tt.protected {
-				t.Errorf("got %s and %d bytes, want %s and %d", s.Public, len(s.Protected.Reveal()), tt.public, len(tt.protected))
-			}
-		})
-	}
-}
-
-func TestBadSettingsFiles(t *testing.T) {
-	dir, thumbprint := fixtureFolder(t, "key.pem")
-	const canary = "canaryOfTheSettings"
-	unsealed := base64.StdEncoding.EncodeToString([]byte(canary))
-	for name, tt := range map[string]struct{ file, field, say string }{
-		"not JSON":               {`{"runtimeSettings":[` + canary, "settings", "not JSON"},
-		"another shape":          {`{"runtimeSettings":"` + canary + `"}`, "settings", "shape"},
-		"no element":             {`{"runtimeSettings":[]}`, "settings", "exactly one"},
-		"two elements":           {`{"runtimeSettings":[{"handlerSettings":{}},{"handlerSettings":{}}]}`, "settings", "exactly one"},
-		"public not an object":   {handlerSettings(quote(canary), "null", "null"), "publicSettings", "JSON object"},
-		"too large":              {handlerSettings(`{"a":"`+strings.Repeat("x", 1<<20)+`"}`, "null", "null"), "settings", "256 KiB"},
-		"no thumbprint":          {handlerSettings("null", quote(sealed(t)), "null"), "protectedSettingsCertThumbprint", "missing"},
-		"thumbprint no hex":      {handlerSettings("null", quote(sealed(t)), quote(canary)), "protectedSettingsCertThumbprint", "SHA-1"},
-		"not base64":             {handlerSettings("null", quote(canary+"!"), quote(thumbprint)), "protectedSettings", "base64"},
-		"undecryptable":          {handlerSettings("null", quote(unsealed), quote(thumbprint)), "protectedSettings", thumbprint},
-		"certificate missing":    {handlerSettings("null", quote(sealed(t)), quote(strings.Repeat("AB", 20))), "protectedSettings", dir},
-		"path as a thumbprint":   {handlerSettings("null", quote(sealed(t)), quote("../../../../etc/shadow")), "protectedSettingsCertThumbprint", "SHA-1"},
-		"protected not a text":   {handlerSettings("null", `{"`+canary+`":1}`, quote(thumbprint)), "settings", "shape"},
-		"handlerSettings absent": {`{"runtimeSettings":[{}]}`, "settings", "exactly one"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { // a cut file is read again for a second
-				env := newEnvironment(t)
-				writeFile(t, filepath.Join(env.ConfigFolder, "0.settings"), []byte(tt.file))
-				_, err := ReadSettings(t.Context(), env, "", 0, FolderKeys(dir))
-				wrong, ok := errors.AsType[*SettingsError](err)
-				if !ok || CodeOf(err) != ExitBadSettings {
-					t.Fatalf("got %v with exit code %d, want a SettingsError with %d", err, CodeOf(err), ExitBadSettings)
-				}
-				if wrong.Field != tt.field || !strings.Contains(err.Error(), tt.say) || wrong.Fix == "" {
-					t.Errorf("got %q (field %s), want field %s and %q", err, wrong.Field, tt.field, tt.say)
-				}
-				if strings.Contains(err.Error(), canary) {
-					t.Errorf("the error shows the content: %q", err)
-				}
-			})
-		})
-	}
-}
-
-func TestDecryptedTextThatIsNotJSON(t *testing.T) {
-	cert, key := fixtureKeys(t)
-	_, thumbprint := fixtureFolder(t, "key.pem")
-	for _, text := range []string{"workspaceKey=canaryKey", `["canaryKey"]`, `{"a":"canaryKey"`, "{\"a\":\"canaryKey\xff\"}", ""} {
-		sealedText := base64.StdEncoding.EncodeToString(sealForTest(t, cert, []byte(text)))
-		_, err := openProtected(sealedText, thumbprint, keyPair{cert, key})
-		if _, ok := errors.AsType[*SettingsError](err); !ok || strings.Contains(err.Error(), "canary") {
-			t.Errorf("%d bytes: got %v, want a SettingsError without the text", len(text), err)
-		}
-	}
-}
-
-func TestNoSettings(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		env := newEnvironment(t)
-		if _, err := ReadSettings(t.Context(), env, "", 5, nil); !errors.Is(err, ErrNoSettings) {
-			t.Errorf("no file: %v", err)
-		}
-		writeFile(t, filepath.Join(env.ConfigFolder, "0.settings"), nil)
-		_, err := ReadSettings(t.Context(), env, "", 0, nil)
-		if !errors.Is(err, ErrNoSettings) || CodeOf(err) != ExitBadSettings {
-			t.Errorf("empty file: %v with exit code %d", err, CodeOf(err))
-		}
-	})
-}
-
-// The guest agent writes in place: what is read in the middle is read again.
-func TestShortReadIsRepeated(t *testing.T) {
-	env := newEnvironment(t)
-	whole := handlerSettings(`{"a":1}`, "null", "null")
-	path := filepath.Join(env.ConfigFolder, "1.settings")
-	writeFile(t, path, []byte(whole[:20]))
-	done := make(chan error, 1)
-	go func() {
-		time.Sleep(150 * time.Millisecond)
-		done <- os.WriteFile(path, []byte(whole), 0o600)
-	}()
-	s, err := ReadSettings(t.Context(), env, "", 1, nil)
-	if err := <-done; err != nil {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err != nil || string(s.Public) != `{"a":1}` {
-		t.Errorf("got %+v, %v", s, err)
-	}
+	return key
 }
 
-func FuzzParseSettings(f *testing.F) {
-	cert, key := fixtureKeys(f)
-	_, thumbprint := fixtureFolder(f, "key.pem")
-	f.Add([]byte(handlerSettings(`{"a":1}`, quote(sealed(f)), quote(thumbprint))))
-	f.Add([]byte(`{"runtimeSettings":[{"handlerSettings":null}]}`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		s, err := parseSettings(data, keyPair{cert, key})
-		if (s == nil) == (err == nil) {
-			t.Errorf("got %v and %v", s, err)
-		}
-	})
-}
-
-func TestEnvironment(t *testing.T) {
-	const object = `{"name":"P.T","version":1.0,"handlerEnvironment":{"logFolder":"/l","configFolder":"/v/h/config","statusFolder":"/v/h/status","heartbeatFile":"/h","eventsFolder_preview":"/e"}}`
-	for name, text := range map[string]string{"array": "[" + object + "]", "object": object, "mark": "\ufeff[" + object + "]"} {
-		dir := t.TempDir()
-		writeFile(t, filepath.Join(dir, "HandlerEnvironment.json"), []byte(text))
-		env, err := ReadEnvironment(t.Context(), dir)
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		if env.Name != "P.T" || env.ConfigFolder != "/v/h/config" || env.EventsFolder != "/e" || env.HandlerDir != dir || env.LibDir() != "/v" {
-			t.Errorf("%s: got %+v", name, env)
-		}
-	}
-	synctest.Test(t, func(t *testing.T) {
-		for _, text := range []string{"[]", "[{}]", "[{},{}]", `[{"handlerEnvironment":{"configFolder":"/c"}}]`, "{", "null"} {
-			dir := t.TempDir()
-			writeFile(t, filepath.Join(dir, "HandlerEnvironment.json"), []byte(text))
-			if env, err := ReadEnvironment(t.Context(), dir); err == nil {
-				t.Errorf("%s gave %+v", text, env)
-			}
-		}
-		if _, err := ReadEnvironment(t.Context(), t.TempDir()); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("no file: %v", err)
-		}
-	})
-}
-
-func TestEnvironmentReadIsRepeated(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "HandlerEnvironment.json")
-	whole := []byte(`[{"handlerEnvironment":{"configFolder":"/c","statusFolder":"/s"}}]`)
-	writeFile(t, path, whole[:30])
-	done := make(chan error, 1)
-	go func() {
-		time.Sleep(150 * time.Millisecond)
-		done <- os.WriteFile(path, whole, 0o600)
-	}()
-	_, err := ReadEnvironment(context.WithoutCancel(t.Context()), dir)
-	if err := errors.Join(err, <-done); err != nil {
-		t.Error(err)
-	}
-}
-
-func FuzzParseEnvironment(f *testing.F) {
-	f.Add([]byte(`[{"name":"P.T","handlerEnvironment":{"configFolder":"/c","statusFolder":"/s"}}]`))
-	f.Add([]byte(`{"handlerEnvironment":null}`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		env, err := parseEnvironment(data)
-		if err == nil && (env.ConfigFolder == "" || env.StatusFolder == "") {
-			t.Errorf("%s gave %+v", data, env)
-		}
-	})
-}
-
-// newEnvironment is a handler's folder as the guest agent makes it.
+// newEnvironment makes a handler's folder with the throwaway certificate in
+// the guest agent's folder above it.
 func newEnvironment(t testing.TB) *Environment {
 	t.Helper()
-	dir := t.TempDir()
+	lib := t.TempDir()
+	dir := filepath.Join(lib, "Contoso.Test-1.0.0")
 	env := &Environment{
-		HandlerDir: dir, Name: "P.T", ConfigFolder: filepath.Join(dir, "config"), StatusFolder: filepath.Join(dir, "status"),
-		LogFolder: filepath.Join(dir, "log"), EventsFolder: filepath.Join(dir, "log", "events"),
+		HandlerDir:   dir,
+		Name:         "Contoso.Test",
+		ConfigFolder: filepath.Join(dir, "config"),
+		StatusFolder: filepath.Join(dir, "status"),
+		LogFolder:    filepath.Join(lib, "records"),
+		EventsFolder: filepath.Join(lib, "records", "events"),
 	}
 	for _, folder := range []string{env.ConfigFolder, env.StatusFolder, env.EventsFolder} {
 		if err := os.MkdirAll(folder, 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return env
-}
-
-func TestCurrentSequence(t *testing.T) {
-	guest := func(value string) GuestAgent {
-		return ParseGuestAgent(func(name string) (string, bool) {
-			if name == "ConfigSequenceNumber" && value != "" {
-				return value, true
-			}
-			return "", false
-		})
+	cert, key := throwaway(t)
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
 	}
-	env := newEnvironment(t)
-	if n, err := CurrentSequence(env, guest("")); !errors.Is(err, ErrNoSettings) {
-		t.Errorf("no settings: %d, %v", n, err)
-	}
-	now := time.Now()
-	for name, age := range map[string]time.Duration{"7.settings": time.Hour, "2.settings": 0, "1.settings": 0, "9.status": 0, "x.settings": 0, "other.11.settings": 0, "03.settings": 0} {
-		path := filepath.Join(env.ConfigFolder, name)
-		writeFile(t, path, nil)
-		if err := os.Chtimes(path, now, now.Add(-age)); err != nil {
+	for suffix, block := range map[string]*pem.Block{".crt": {Type: "CERTIFICATE", Bytes: cert.Raw}, ".prv": {Type: "PRIVATE KEY", Bytes: pkcs8}} {
+		if err := os.WriteFile(filepath.Join(lib, thumbprintOf(cert)+suffix), pemText(block), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for value, want := range map[string]int{"": 2, "0": 0, "41": 41, "-1": 2, "many": 2} {
-		if n, err := CurrentSequence(env, guest(value)); err != nil || n != want {
-			t.Errorf("ConfigSequenceNumber=%q: got %d, %v, want %d", value, n, err, want)
-		}
-	}
-	named := guest("")
-	named.ExtensionName = "other"
-	if n, err := CurrentSequence(env, named); err != nil || n != 11 {
-		t.Errorf("of the other extension: %d, %v", n, err)
-	}
-	if _, err := CurrentSequence(nil, guest("")); !errors.Is(err, ErrNoSettings) {
-		t.Errorf("no environment: %v", err)
-	}
+	return env
 }
 
-func TestLastApplied(t *testing.T) {
-	dir := t.TempDir()
-	if _, ok, err := LastApplied(dir); ok || err != nil {
-		t.Errorf("none yet: %v, %v", ok, err)
-	}
-	if err := SetLastApplied(dir, 12); err != nil {
+// settingsJSON is a settings file; the arguments are JSON.
+func settingsJSON(public, protected, thumbprint string) string {
+	return fmt.Sprintf(`{"runtimeSettings":[{"handlerSettings":{"publicSettings":%s,"protectedSettings":%s,"protectedSettingsCertThumbprint":%s}}]}`, public, protected, thumbprint)
+}
+
+func quoted(text string) string { return `"` + text + `"` }
+
+// sealedJSON is text in an envelope for the throwaway certificate, in JSON.
+func sealedJSON(t testing.TB, text string) string {
+	t.Helper()
+	cert, _ := throwaway(t)
+	return quoted(base64.StdEncoding.EncodeToString(sealed(t, cert, text, fakeguest.Sealing{})))
+}
+
+func readTestSettings(t *testing.T, env *Environment, content string) (*Settings, error) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(env.ConfigFolder, "3.settings"), []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if n, ok, err := LastApplied(dir); n != 12 || !ok || err != nil {
-		t.Errorf("got %d, %v, %v", n, ok, err)
-	}
-	if data := readFile(t, filepath.Join(dir, "mrseq")); !bytes.Equal(data, []byte("12")) {
-		t.Errorf("mrseq holds %q, want plain decimal", data)
-	}
-	writeFile(t, filepath.Join(dir, "mrseq"), []byte("twelve"))
-	if _, _, err := LastApplied(dir); err == nil {
-		t.Error("a word was taken for a number")
+	var settings *Settings
+	var err error
+	synctest.Test(t, func(t *testing.T) { // reading again takes no time
+		settings, err = ReadSettings(t.Context(), env, "", 3, FolderKeys(env.LibDir()))
+	})
+	return settings, err
+}
+
+func TestReadSettings(t *testing.T) {
+	t.Parallel()
+	env := newEnvironment(t)
+	cert, _ := throwaway(t)
+	thumb := thumbprintOf(cert)
+	secretJSON := `{"key": "` + sesame + `"}`
+	for _, tt := range []struct {
+		name, content             string
+		public, protected, thumbp string
+	}{
+		{"both halves", settingsJSON(`{"a": 1}`, sealedJSON(t, secretJSON), quoted(thumb)), `{"a": 1}`, secretJSON, thumb},
+		{"byte order marks", "\xef\xbb\xbf" + settingsJSON(`{}`, sealedJSON(t, "\xef\xbb\xbf"+secretJSON), quoted(thumb)), `{}`, secretJSON, thumb},
+		{"all null", settingsJSON("null", "null", "null"), "", "", ""},
+		{"no keys", `{"runtimeSettings":[{"handlerSettings":{}}]}`, "", "", ""},
+		{"public alone", settingsJSON(`{"a": 12345678901234567890}`, "null", "null"), `{"a": 12345678901234567890}`, "", ""},
+		{"protected alone", settingsJSON("null", sealedJSON(t, secretJSON), quoted(thumb)), "", secretJSON, thumb},
+		{"protected empty", settingsJSON("{}", `""`, `""`), "{}", "", ""},
+		{"protected empty object", settingsJSON("{}", sealedJSON(t, "{}"), quoted(thumb)), "{}", "{}", thumb},
+		{"thumbprint as tools print it", settingsJSON("{}", sealedJSON(t, secretJSON), quoted(strings.ToLower(thumb[:2])+":"+thumb[2:4]+" "+thumb[4:])), "{}", secretJSON, thumb},
+		{"keys nobody knows", `{"x":1,"runtimeSettings":[{"y":2,"handlerSettings":{"publicSettings":{},"z":3}}]}`, "{}", "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := readTestSettings(t, env, tt.content)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(got.Public) != tt.public || got.Protected.Reveal() != tt.protected || got.Thumbprint != tt.thumbp {
+				t.Errorf("ReadSettings = %s, %s, %s", got.Public, got.Protected.Reveal(), got.Thumbprint)
+			}
+			printed, err := json.Marshal(got)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(fmt.Sprintf("%v %+v %#v %s", got, got, *got, printed), sesame) {
+				t.Error("printed settings show what is protected")
+			}
+		})
 	}
 }
 
-func TestGuestAgentVariables(t *testing.T) {
-	values := map[string]string{
-		"ConfigSequenceNumber":                    "3",
-		"AZURE_GUEST_AGENT_EXTENSION_VERSION":     "1.1.0",
-		"AZURE_GUEST_AGENT_UPDATING_FROM_VERSION": "1.0.0",
-		"VERSION": "1.1.0",
-		"AZURE_GUEST_AGENT_DISABLE_CMD_EXIT_CODE":        "None",
-		"AZURE_GUEST_AGENT_UNINSTALL_CMD_EXIT_CODE":      "51",
-		"AZURE_GUEST_AGENT_EXTENSION_SUPPORTED_FEATURES": `[{"Key":"ExtensionTelemetryPipeline","Value":"1.0"}]`,
+// Each fault is told with its field, the problem and what to do, and with
+// nothing of what was in it.
+func TestReadSettingsRefuses(t *testing.T) {
+	t.Parallel()
+	env := newEnvironment(t)
+	cert, _ := throwaway(t)
+	thumb := quoted(thumbprintOf(cert))
+	elsewhere := base64.StdEncoding.EncodeToString(sealed(t, reissued(t, newKey(t)), sesame, fakeguest.Sealing{}))
+	absent := strings.Repeat("AB", 20)
+	for _, tt := range []struct{ name, content, field, problem string }{
+		{"not JSON", sesame, "settings", "not JSON"},
+		{"cut short", settingsJSON(quoted(sesame), "null", "null")[:90], "settings", "not JSON"},
+		{"followed by something", settingsJSON("{}", "null", "null") + sesame, "settings", "not JSON"},
+		{"another shape", `["` + sesame + `"]`, "settings", "shape"},
+		{"number where text belongs", settingsJSON("{}", "424242", thumb), "settings", "shape"},
+		{"no runtimeSettings", `{"` + sesame + `":1}`, "settings", "exactly one entry"},
+		{"two runtimeSettings", `{"runtimeSettings":[{"handlerSettings":{}},{"handlerSettings":{}}]}`, "settings", "exactly one entry"},
+		{"no handlerSettings", `{"runtimeSettings":[{}]}`, "settings", "exactly one entry"},
+		{"1 MiB of settings", settingsJSON(quoted(strings.Repeat("x", 1<<20)), "null", "null"), "settings", "more than 256 KiB"},
+		{"public is text", settingsJSON(quoted(sesame), "null", "null"), "publicSettings", "not a JSON object"},
+		{"public is an array", settingsJSON(`["`+sesame+`"]`, "null", "null"), "publicSettings", "not a JSON object"},
+		{"protected without thumbprint", settingsJSON("{}", sealedJSON(t, "{}"), "null"), "protectedSettingsCertThumbprint", "missing"},
+		{"thumbprint is a path", settingsJSON("{}", sealedJSON(t, "{}"), quoted("../../../etc/"+strings.Repeat("A", 27))), "protectedSettingsCertThumbprint", "40 hexadecimal digits"},
+		{"thumbprint of another length", settingsJSON("{}", sealedJSON(t, "{}"), quoted("ABCD")), "protectedSettingsCertThumbprint", "40 hexadecimal digits"},
+		{"certificate missing", settingsJSON("{}", sealedJSON(t, "{}"), quoted(absent)), "protectedSettings", "find certificate " + absent + ": there is no " + absent + ".crt in " + env.LibDir()},
+		{"not base64", settingsJSON("{}", quoted(sesame), thumb), "protectedSettings", "not base64"},
+		{"no envelope", settingsJSON("{}", quoted("AAAA"), thumb), "protectedSettings", "cannot be opened"},
+		{"sealed for another key", settingsJSON("{}", quoted(elsewhere), thumb), "protectedSettings", ""},
+		{"decrypted text is not JSON", settingsJSON("{}", sealedJSON(t, sesame), thumb), "protectedSettings", "not a JSON object once decrypted"},
+		{"decrypted text is an array", settingsJSON("{}", sealedJSON(t, `["`+sesame+`"]`), thumb), "protectedSettings", "not a JSON object once decrypted"},
+		{"decrypted text goes on", settingsJSON("{}", sealedJSON(t, `{} `+sesame), thumb), "protectedSettings", "not a JSON object once decrypted"},
+		{"decrypted text is nothing", settingsJSON("{}", sealedJSON(t, ""), thumb), "protectedSettings", "not a JSON object once decrypted"},
+		{"decrypted text is no UTF-8", settingsJSON("{}", sealedJSON(t, "{\"a\":\"\xff\"}"), thumb), "protectedSettings", "not a JSON object once decrypted"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := readTestSettings(t, env, tt.content)
+			var wrong *SettingsError
+			if !errors.As(err, &wrong) {
+				t.Fatalf("ReadSettings = %v, want a SettingsError", err)
+			}
+			if wrong.Field != tt.field || !strings.Contains(wrong.Problem, tt.problem) || wrong.Fix == "" {
+				t.Errorf("ReadSettings = %+v, want field %s and a problem with %q", wrong, tt.field, tt.problem)
+			}
+			if strings.Contains(err.Error(), sesame) || strings.Contains(err.Error(), "424242") {
+				t.Errorf("the error shows what was in the settings: %v", err)
+			}
+			if CodeOf(err) != ExitBadSettings {
+				t.Errorf("CodeOf = %d, want %d", CodeOf(err), ExitBadSettings)
+			}
+		})
 	}
-	g := ParseGuestAgent(func(name string) (string, bool) { v, ok := values[name]; return v, ok })
-	if g.SequenceNumber != 3 || !g.HasSequence || g.Version != "1.1.0" || g.UpdatingFrom != "1.0.0" || g.DisableExitCode != NoneRun {
-		t.Errorf("got %+v", g)
+}
+
+func TestReadSettingsWithoutSettings(t *testing.T) {
+	t.Parallel()
+	env := newEnvironment(t)
+	if _, err := readTestSettings(t, env, ""); !errors.Is(err, ErrNoSettings) {
+		t.Errorf("empty file: ReadSettings = %v, want %v", err, ErrNoSettings)
 	}
-	if code, ran := g.UninstallExitCode.Number(); code != 51 || !ran {
-		t.Errorf("uninstall ended with %d, %v", code, ran)
+	_, err := ReadSettings(t.Context(), env, "", 4, FolderKeys(env.LibDir()))
+	if !errors.Is(err, ErrNoSettings) || CodeOf(err) != ExitBadSettings {
+		t.Errorf("no file: ReadSettings = %v with code %d", err, CodeOf(err))
 	}
-	for _, word := range []OptionalCode{NotRun, NoneRun, ""} {
-		if _, ran := word.Number(); ran {
-			t.Errorf("%q is a number", word)
+}
+
+// The guest agent writes in place: a file that is cut when it is first read is
+// whole a moment later.
+func TestReadSettingsWaitsForTheRest(t *testing.T) {
+	t.Parallel()
+	env := newEnvironment(t)
+	whole := settingsJSON(`{"a": 1}`, "null", "null")
+	path := filepath.Join(env.ConfigFolder, "web.7.settings")
+	for _, begin := range []string{"", whole[:20]} {
+		synctest.Test(t, func(t *testing.T) {
+			if err := os.WriteFile(path, []byte(begin), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			time.AfterFunc(700*time.Millisecond, func() {
+				if err := os.WriteFile(path, []byte(whole), 0o600); err != nil {
+					t.Error(err)
+				}
+			})
+			settings, err := ReadSettings(t.Context(), env, "web", 7, FolderKeys(env.LibDir()))
+			if err != nil || string(settings.Public) != `{"a": 1}` {
+				t.Errorf("ReadSettings = %v, %v", settings, err)
+			}
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		if err := os.WriteFile(path, []byte(whole[:20]), 0o600); err != nil {
+			t.Fatal(err)
 		}
-	}
-	if len(g.SupportedFeatures) != 1 || g.SupportedFeatures[0] != FeatureEvents {
-		t.Errorf("features are %q", g.SupportedFeatures)
-	}
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Millisecond, errors.New("told to stop"))
+		defer cancel()
+		if _, err := ReadSettings(ctx, env, "web", 7, FolderKeys(env.LibDir())); err == nil || !strings.Contains(err.Error(), "told to stop") {
+			t.Errorf("ReadSettings with a context that ended = %v", err)
+		}
+	})
+}
+
+func FuzzParseSettings(f *testing.F) {
+	cert, _ := throwaway(f)
+	keys := FolderKeys(newEnvironment(f).LibDir())
+	f.Add([]byte(settingsJSON(`{"a":1}`, sealedJSON(f, `{"key":"v"}`), quoted(thumbprintOf(cert)))))
+	f.Add([]byte(settingsJSON("null", "null", "null")))
+	f.Add([]byte("  "))
+	f.Add([]byte(`{"runtimeSettings":[{"handlerSettings":{"protectedSettings":"AAAA"}}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		settings, err := parseSettings(data, keys)
+		if err != nil {
+			var wrong *SettingsError
+			if !errors.As(err, &wrong) && !errors.Is(err, ErrNoSettings) {
+				t.Errorf("parseSettings = %v, neither a SettingsError nor ErrNoSettings", err)
+			}
+			return
+		}
+		if settings.Public != nil && !isObject(settings.Public) {
+			t.Errorf("public settings are %q", settings.Public)
+		}
+		if !settings.Protected.IsZero() && (settings.Thumbprint == "" || !isObject([]byte(settings.Protected.Reveal()))) {
+			t.Error("protected settings are no object or of no certificate")
+		}
+	})
 }

@@ -181,12 +181,11 @@ func (r *Reporter) write(status Status, code int, message string, parts []Substa
 		Message:   formatted{"en-US", r.message(message)},
 	}}
 	switch {
-	case status == StatusTransitioning:
-	case r.last == StatusTransitioning:
-		file.Report.AppliedTime = now
-	default:
+	case r.last != StatusTransitioning:
 		// The state changed, not the settings.
 		file.Report.AppliedTime = r.read().Report.AppliedTime
+	case status == StatusSuccess, status == StatusWarning:
+		file.Report.AppliedTime = now
 	}
 	data, err := file.encode(parts)
 	if err != nil {
@@ -247,61 +246,65 @@ type formatted struct {
 // encode returns the file's content with the parts, in at most statusLimit
 // bytes: where there is too much, messages are shortened, and then the parts
 // that are worst stay and one part counts the others.
-func (f statusFile) encode(parts []Substatus) ([]byte, error) {
+func (f statusFile) encode(substatuses []Substatus) ([]byte, error) {
+	parts := make([]part, len(substatuses))
+	for i, s := range substatuses {
+		parts[i] = part{
+			Name:    shorten(clean(s.Name), nameLimit),
+			Status:  s.Status.valid(),
+			Code:    s.Code,
+			Message: formatted{"en-US", shorten(clean(s.Message), messageLimit)},
+		}
+	}
 	for limit := messageLimit; limit >= messageLimit/8; limit /= 2 {
 		data, err := f.with(parts, limit)
 		if err != nil || len(data) <= statusLimit {
 			return data, err
 		}
 	}
-	worst := slices.Clone(parts)
-	slices.SortStableFunc(worst, func(a, b Substatus) int { return severity(b.Status) - severity(a.Status) })
+	slices.SortStableFunc(parts, func(a, b part) int { return severity(b.Status) - severity(a.Status) })
 	var data []byte
 	var err error
 	// The greatest number of parts that fits is the one before the first that
 	// does not.
-	kept := sort.Search(len(worst), func(n int) bool {
-		data, err = f.with(summarise(worst, n), messageLimit/8)
+	kept := sort.Search(len(parts), func(n int) bool {
+		data, err = f.with(summarise(parts, n), messageLimit/8)
 		return err != nil || len(data) > statusLimit
 	}) - 1
 	if err != nil {
 		return nil, err
 	}
-	return f.with(summarise(worst, max(kept, 0)), messageLimit/8)
+	return f.with(summarise(parts, max(kept, 0)), messageLimit/8)
 }
 
 // with encodes the file with parts whose messages have at most limit bytes.
-func (f statusFile) with(parts []Substatus, limit int) ([]byte, error) {
-	f.Report.Parts = make([]part, len(parts))
-	for i, p := range parts {
-		f.Report.Parts[i] = part{
-			Name:    shorten(clean(p.Name), nameLimit),
-			Status:  p.Status.valid(),
-			Code:    p.Code,
-			Message: formatted{"en-US", shorten(clean(p.Message), limit)},
-		}
+func (f statusFile) with(parts []part, limit int) ([]byte, error) {
+	f.Report.Parts = slices.Clone(parts)
+	for i := range f.Report.Parts {
+		message := &f.Report.Parts[i].Message.Message
+		*message = shorten(*message, limit)
 	}
 	return encodeJSON([]statusFile{f})
 }
 
 // summarise returns the first n parts and one that counts the others.
-func summarise(worst []Substatus, n int) []Substatus {
+func summarise(worst []part, n int) []part {
 	rest := worst[n:]
 	counts := map[Status]int{}
 	for _, p := range rest {
-		counts[p.Status.valid()]++
+		counts[p.Status]++
 	}
-	return append(slices.Clone(worst[:n]), Substatus{
+	return append(slices.Clone(worst[:n]), part{
 		Name:   "more",
 		Status: rest[0].Status,
-		Message: fmt.Sprintf("%d more parts: %d error, %d warning, %d transitioning, %d success", len(rest),
-			counts[StatusError], counts[StatusWarning], counts[StatusTransitioning], counts[StatusSuccess]),
+		Message: formatted{"en-US", fmt.Sprintf("%d more parts: %d error, %d warning, %d transitioning, %d success", len(rest),
+			counts[StatusError], counts[StatusWarning], counts[StatusTransitioning], counts[StatusSuccess])},
 	})
 }
 
 // severity orders statuses from good to bad.
 func severity(s Status) int {
-	return slices.Index([]Status{StatusSuccess, StatusTransitioning, StatusWarning, StatusError}, s.valid())
+	return slices.Index([]Status{StatusSuccess, StatusTransitioning, StatusWarning, StatusError}, s)
 }
 
 // valid is s, or error for a word that is none of the four, as the guest agent

@@ -1,7 +1,6 @@
 package extension
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +9,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/openloganalytics/agent/test/fakeguest"
 )
 
 var testNow = func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 999, time.UTC) }
@@ -25,49 +26,27 @@ type checked struct {
 // checkStatus reads a status file and holds it to the guest agent's rules.
 func checkStatus(t testing.TB, path string) checked {
 	t.Helper()
-	data := readFile(t, path)
-	if len(data) > 128<<10 || !utf8.Valid(data) {
-		t.Errorf("%d bytes, valid UTF-8: %v", len(data), utf8.Valid(data))
+	s, err := fakeguest.ReadStatus(path)
+	if err != nil {
+		t.Fatal(err)
 	}
-	type message struct{ Lang, Message *string }
-	var file []struct {
-		Version      json.Number
-		TimestampUTC string
-		Status       struct {
-			Name, Operation, Status  string
-			Code                     *int
-			ConfigurationAppliedTime string
-			FormattedMessage         message
-			Substatus                []struct {
-				Name, Status     string
-				Code             *int
-				FormattedMessage message
-			}
-		}
+	c := checked{Operation: s.Operation, Status: s.Status, Message: s.Message, Code: s.Code}
+	if !s.Applied.IsZero() {
+		c.Applied = s.Applied.Format(time.RFC3339)
 	}
-	if err := json.Unmarshal(data, &file); err != nil || len(file) != 1 {
-		t.Fatalf("not an array of one: %v in %s", err, data)
-	}
-	s := file[0].Status
-	if file[0].Version.String() != "1.0" || s.Operation == "" || s.Code == nil || s.FormattedMessage.Lang == nil || s.FormattedMessage.Message == nil {
-		t.Errorf("something required is missing: %s", data)
-	}
-	if _, err := time.Parse("2006-01-02T15:04:05Z", file[0].TimestampUTC); err != nil {
-		t.Error(err)
-	}
-	c := checked{Operation: s.Operation, Status: s.Status, Message: *s.FormattedMessage.Message, Code: *s.Code, Applied: s.ConfigurationAppliedTime}
-	words := "transitioning success warning error"
-	if !strings.Contains(words, s.Status) {
-		t.Errorf("status is %q", s.Status)
-	}
-	for _, sub := range s.Substatus {
-		if !strings.Contains(words, sub.Status) || sub.Code == nil || sub.FormattedMessage.Lang == nil || sub.FormattedMessage.Message == nil {
-			t.Errorf("substatus %q lacks something", sub.Name)
-			continue
-		}
-		c.Parts = append(c.Parts, Substatus{sub.Name, Status(sub.Status), *sub.Code, *sub.FormattedMessage.Message})
+	for _, p := range s.Parts {
+		c.Parts = append(c.Parts, Substatus{p.Name, Status(p.Status), p.Code, p.Message})
 	}
 	return c
+}
+
+func readFile(t testing.TB, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
 
 func reporter(t testing.TB) (*Reporter, string) {
@@ -95,10 +74,6 @@ func TestStatusFile(t *testing.T) {
 		if fmt.Sprint(got) != fmt.Sprint(tt.want) {
 			t.Errorf("got %+v, want %+v", got, tt.want)
 		}
-	}
-	info, err := os.Stat(path)
-	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("mode is %v, %v", info.Mode(), err)
 	}
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil || len(entries) != 1 {
@@ -153,8 +128,8 @@ func TestStatusStaysSmall(t *testing.T) {
 	if err := r.Success(strings.Repeat("長", 10000), parts...); err != nil {
 		t.Fatal(err)
 	}
-	if size := len(readFile(t, path)); size > 16<<10 {
-		t.Errorf("%d bytes", size)
+	if data := readFile(t, path); len(data) > 16<<10 || !utf8.Valid(data) {
+		t.Errorf("%d bytes, valid UTF-8: %v", len(data), utf8.Valid(data))
 	}
 	got := checkStatus(t, path)
 	if len(got.Message) > 1<<10 || !strings.HasSuffix(got.Message, "Log: /var/log/x/handler.log") {
@@ -175,28 +150,87 @@ func TestNilReporterDoesNothing(t *testing.T) {
 	}
 }
 
-func TestExitCodes(t *testing.T) {
-	for _, tt := range []struct {
-		err  error
-		want int
-	}{
-		{nil, 0}, {errors.New("x"), ExitFailed}, {ErrNoSettings, ExitBadSettings},
-		{fmt.Errorf("a: %w", &SettingsError{"f", "p", "x"}), ExitBadSettings},
-		{fmt.Errorf("a: %w", WithCode(ExitUnsupportedOS, errors.New("x"))), ExitUnsupportedOS},
-		{WithCode(ExitUnreachable, WithCode(ExitBadSettings, errors.New("x"))), ExitUnreachable},
+// The time at which the settings were applied outlives later changes of state,
+// and settings that were refused were not applied.
+func TestAppliedTime(t *testing.T) {
+	env := newEnvironment(t)
+	path := filepath.Join(env.StatusFolder, "4.status")
+	now := testNow()
+	clock := func() time.Time { return now }
+	enable := NewReporter(env, "", 4, "Enable", "", clock)
+	if err := errors.Join(enable.Begin("a"), enable.Error(errors.New("b"))); err != nil {
+		t.Fatal(err)
+	}
+	if got := checkStatus(t, path); got.Applied != "" {
+		t.Errorf("an error has applied settings at %s", got.Applied)
+	}
+	if err := errors.Join(enable.Begin("c"), enable.Success("d")); err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(time.Hour)
+	later := NewReporter(env, "", 4, "Enable", "", clock) // another process
+	for _, report := range []func() error{
+		func() error { return later.Warning("e") },
+		func() error { return later.Error(errors.New("f")) },
+		func() error { return later.Success("g") },
 	} {
-		if got := CodeOf(tt.err); got != tt.want {
-			t.Errorf("%v: got %d, want %d", tt.err, got, tt.want)
+		if err := report(); err != nil {
+			t.Fatal(err)
+		}
+		if got := checkStatus(t, path); got.Applied != "2026-01-02T03:04:05Z" {
+			t.Errorf("%s: applied at %s", got.Message, got.Applied)
 		}
 	}
-	if WithCode(ExitFailed, nil) != nil {
-		t.Error("no error has a code")
+}
+
+// Only a new run takes a terminal status of another process back.
+func TestTransitioningAfterAnotherProcess(t *testing.T) {
+	r, path := reporter(t)
+	if err := r.Transitioning("First."); err != nil {
+		t.Fatal(err)
 	}
-	seen := map[string]int{}
-	for _, code := range []int{ExitOK, ExitUsage, ExitFailed, ExitUnsupportedOS, ExitMissingDependency, ExitBadSettings, ExitUnreachable, 200} {
-		if other, ok := seen[Meaning(code)]; ok {
-			t.Errorf("%d and %d mean the same", code, other)
+	if got := checkStatus(t, path); got.Status != "transitioning" {
+		t.Errorf("with nothing there: %+v", got)
+	}
+	env := &Environment{StatusFolder: filepath.Dir(path)}
+	for _, content := range []string{"", "null", "[]", "[{}]", "broken", "[{\"status\":null}]"} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
 		}
-		seen[Meaning(code)] = code
+		if err := NewReporter(env, "", 4, "Enable", "", testNow).Transitioning("Second."); err != nil {
+			t.Fatal(err)
+		}
+		if got := checkStatus(t, path); got.Message != "Second." {
+			t.Errorf("%q was taken for a status: %+v", content, got)
+		}
+	}
+}
+
+func TestStatusOfOneOfSeveralExtensions(t *testing.T) {
+	env := newEnvironment(t)
+	if err := NewReporter(env, "web", 4, "Enable", "", testNow).Success("ok"); err != nil {
+		t.Fatal(err)
+	}
+	checkStatus(t, filepath.Join(env.StatusFolder, "web.4.status"))
+}
+
+func TestTextIsFitForAPortal(t *testing.T) {
+	for _, tt := range []struct {
+		text  string
+		limit int
+		want  string
+	}{
+		{"plain", 5, "plain"},
+		{"plain text", 9, "plain …"},
+		{" two\r\nlines\tand a tab ", 99, "two  lines and a tab"},
+		{"\x1b[31mred\x00\x7f\u202e\u2028", 99, "[31mred"},
+		{"bad \xff byte", 99, "bad \uFFFD byte"},
+		{"ääää", 6, "ä…"},
+		{"長長長", 8, "長…"},
+		{"長", 2, "…"},
+	} {
+		if got := shorten(clean(tt.text), tt.limit); got != tt.want {
+			t.Errorf("%q in %d bytes is %q, want %q", tt.text, tt.limit, got, tt.want)
+		}
 	}
 }

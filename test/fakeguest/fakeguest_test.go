@@ -9,7 +9,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -166,8 +168,9 @@ func TestLifeCycle(t *testing.T) {
 	}
 
 	// Downwards the newer package runs update, and hears the target twice.
-	v.Guest.settings = Settings{Public: []byte(`{"a": 1}`)}
-	v.enable("1.0.0", "")
+	if _, err := v.Enable("1.0.0", Settings{Public: []byte(`{"a": 2}`)}); err != nil {
+		t.Fatal(err)
+	}
 	v.want(
 		"disable 1.1.0 seq=1",
 		"update 1.1.0 seq=1 disabled=0 from=1.0.0 to=1.0.0",
@@ -180,7 +183,7 @@ func TestLifeCycle(t *testing.T) {
 		t.Fatal(err)
 	}
 	v.enable("1.0.0", "")
-	v.want("disable 1.0.0 seq=1", "enable 1.0.0 seq=1 uninstalled=NOT_RUN")
+	v.want("disable 1.0.0 seq=1", "enable 1.0.0 seq=2 uninstalled=NOT_RUN")
 
 	dir := v.HandlerDir("1.0.0")
 	if _, err := v.Uninstall(); err != nil {
@@ -298,7 +301,7 @@ func TestTimeoutKillsTheGroup(t *testing.T) {
 	v.o.Limits = map[string]time.Duration{"install": 200 * time.Millisecond}
 	v.Publish("1.0.0", pack(t, map[string]string{
 		"HandlerManifest.json": manifestWith(goingOn),
-		"bin/handler":          "#!/bin/sh\necho begun\necho complaint >&2\nsleep 60 & sleep 60\n",
+		"bin/handler":          "#!/bin/sh\necho begun\necho complaint >&2\nsleep 60 &\necho $! >child\nsetsid sleep 60 &\necho $! >away\nsleep 60\n",
 	}))
 	runs, err := v.Enable("1.0.0", Settings{})
 	var failed Run
@@ -308,6 +311,38 @@ func TestTimeoutKillsTheGroup(t *testing.T) {
 	if failed.Output != "begun\ncomplaint\n" {
 		t.Errorf("output = %q", failed.Output)
 	}
+	away, child := process(t, v.HandlerDir("1.0.0"), "away"), process(t, v.HandlerDir("1.0.0"), "child")
+	if !running(away) {
+		t.Error("what left the group was killed")
+	}
+	if err := syscall.Kill(away, syscall.SIGKILL); err != nil {
+		t.Error(err)
+	}
+	for deadline := time.Now().Add(5 * time.Second); running(child); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a child in the group was not killed")
+		}
+	}
+}
+
+// process returns the number that the handler left in a file.
+func process(t *testing.T, dir, name string) int {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+// running tells a live process from none and from one that nobody buried.
+func running(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !strings.Contains(string(stat), ") Z ")
 }
 
 // What the guest agent's own environment says hides what a command is told.
