@@ -12,17 +12,25 @@ const mask = "***"
 // A Secret is text that prints as *** whatever prints it: fmt with any verb,
 // JSON, a logger. Only Reveal gives it away, so a search for Reveal finds
 // every place where a secret can leave the process. The zero Secret is empty.
-type Secret struct{ text string }
+//
+// The text is behind a pointer because fmt cannot call the methods of a value
+// in an unexported field, and would print what is in it.
+type Secret struct{ text *string }
 
 // New makes a secret of text.
-func New(text string) Secret { return Secret{text} }
+func New(text string) Secret { return Secret{&text} }
 
 // Reveal returns the text itself. The caller keeps it out of argv, the
 // environment, URLs, logs and files that others can read.
-func (s Secret) Reveal() string { return s.text }
+func (s Secret) Reveal() string {
+	if s.text == nil {
+		return ""
+	}
+	return *s.text
+}
 
 // IsZero reports whether there is no secret.
-func (s Secret) IsZero() bool { return s.text == "" }
+func (s Secret) IsZero() bool { return s.Reveal() == "" }
 
 // String returns ***.
 func (s Secret) String() string { return mask }
@@ -46,6 +54,6 @@ func (s *Secret) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &text); err != nil {
 		return fmt.Errorf("read secret: not a JSON string")
 	}
-	s.text = text
+	s.text = &text
 	return nil
 }

@@ -15,7 +15,8 @@ func TestSecretPrintsNowhere(t *testing.T) {
 	held := struct {
 		Key  Secret
 		Keys map[string]Secret
-	}{s, map[string]Secret{"a": s}}
+		own  Secret
+	}{s, map[string]Secret{"a": s}, s}
 	var log strings.Builder
 	slog.New(slog.NewJSONHandler(&log, nil)).Info("m", "key", s, "held", held)
 	slog.New(slog.NewTextHandler(&log, nil)).Info("m", "key", s, "held", held)
