@@ -95,8 +95,8 @@ func (c *Client) sleep(ctx context.Context, wait time.Duration) {
 }
 
 // failed enters a failure of onboarding and returns how long to wait before
-// the next try: five tries in the first half minute, then longer and longer up
-// to a quarter of an hour, or what the server asked for when that is more.
+// the next try: two seconds, then twice as long each time up to a quarter of an
+// hour, or what the server asked for when that is more.
 func (c *Client) failed(now trouble, asked time.Duration) time.Duration {
 	if c.setTrouble(&c.onboardState, now) {
 		c.o.Log.Warn("cannot onboard", "workspace", c.o.ID, "cause", now.cause, "why", now.text)
@@ -107,13 +107,10 @@ func (c *Client) failed(now trouble, asked time.Duration) time.Duration {
 
 // backOff is the wait after so many tries; chance is from 0 to 1.
 func backOff(tries int, asked time.Duration, chance float64) time.Duration {
-	const quick, first, longest = 5, 2 * time.Second, 15 * time.Minute
+	const first, longest = 2 * time.Second, 15 * time.Minute
 	wait := longest
-	switch {
-	case tries < quick:
-		wait = first << (tries - 1)
-	case tries < quick+2:
-		wait = 5 * time.Minute << (tries - quick)
+	if doublings := tries - 1; doublings < 9 {
+		wait = min(first<<doublings, longest)
 	}
 	wait -= time.Duration(chance / 2 * float64(wait))
 	if asked > wait {
@@ -364,7 +361,7 @@ func (c *Client) keep(t topology, onboardedAt time.Time) error {
 		c.o.Log.Info("the service's answer is incomplete", "workspace", c.o.ID, "missing", t.missing, "malformed", t.malformed)
 	}
 	if t.UpdateCertificate {
-		c.warnOnce(&c.renewalWarned, "the service asks for a new certificate: "+keyAgain)
+		c.warnOnce(&c.renewalWarned, "the service asks for a new certificate")
 	}
 	r := &registration{
 		Thumbprint: c.identity.thumbprint(), Domain: c.o.Domain, OnboardedAt: onboardedAt,

@@ -187,12 +187,12 @@ func TestBackOff(t *testing.T) {
 	}{
 		{1, 0, time.Second, 2 * time.Second},
 		{4, 0, 8 * time.Second, 16 * time.Second},
-		{5, 0, 150 * time.Second, 5 * time.Minute},
-		{6, 0, 5 * time.Minute, 10 * time.Minute},
-		{7, 0, 450 * time.Second, 15 * time.Minute},
+		{5, 0, 16 * time.Second, 32 * time.Second},
+		{9, 0, 256 * time.Second, 512 * time.Second},
+		{10, 0, 450 * time.Second, 15 * time.Minute},
 		{1 << 40, 0, 450 * time.Second, 15 * time.Minute},
 		{1, time.Minute, time.Minute, 2 * time.Minute},
-		{7, time.Second, 450 * time.Second, 15 * time.Minute},
+		{10, time.Second, 450 * time.Second, 15 * time.Minute},
 	}
 	for _, tt := range tests {
 		low, high := backOff(tt.tries, tt.asked, 0), backOff(tt.tries, tt.asked, 1)
@@ -461,6 +461,7 @@ func TestCertificateThatEndsSoon(t *testing.T) {
 
 		s.answer(status(403, ""))
 		s.writeKey(testKey)
+		start := time.Now()
 		time.Sleep(time.Minute)
 		wantState(t, c, "rejected", KeyRejected)
 		if id, err := loadIdentity(s.dir, testWorkspace); err != nil || id.thumbprint() != old.thumbprint() {
@@ -468,11 +469,10 @@ func TestCertificateThatEndsSoon(t *testing.T) {
 		}
 
 		s.answer(healthy)
-		for range 15 { // with uploads that keep their connection in use
-			c.Send(t.Context(), testBatch())
-			time.Sleep(idleTimeout - time.Second)
+		for state := ""; state != "connected" && time.Since(start) < 16*time.Minute; state, _, _, _ = c.State() {
+			c.Send(t.Context(), testBatch()) // keeps a connection in use
+			time.Sleep(idleTimeout / 2)
 		}
-		time.Sleep(15 * time.Second)
 		wantState(t, c, "connected", "")
 		id, err := loadIdentity(s.dir, testWorkspace)
 		if err != nil {
