@@ -79,12 +79,18 @@ func Run(ctx context.Context, o Options) error {
 	m := newMonitor(o, queue, in)
 
 	clients := make([]*workspace.Client, 0, len(o.Config.Workspaces))
-	for _, w := range o.Config.Workspaces {
-		c, err := workspace.New(workspaceOptions(o, w, machine, roots, m.changed))
+	uploaders := make([]*upload.Uploader, 0, len(o.Config.Workspaces))
+	for i, w := range o.Config.Workspaces {
+		mended := wakeOnce(func() bool {
+			state, _, _, _ := clients[i].State()
+			return state == StateConnected
+		}, func() { uploaders[i].Wake() })
+		c, err := workspace.New(workspaceOptions(o, w, machine, roots, func() { mended(); m.changed() }))
 		if err != nil {
 			return fmt.Errorf("open workspace %s: %w", w.ID, err)
 		}
 		clients = append(clients, c)
+		uploaders = append(uploaders, upload.New(upload.Options{Destination: lingering{c}, Queue: queue, Log: o.Log.With("destination", c.Name())}))
 	}
 	list, err := sources(o, machine)
 	if err != nil {
@@ -99,11 +105,9 @@ func Run(ctx context.Context, o Options) error {
 	defer stopGathering()
 
 	var delivering, gatheringDone, reading, reporting sync.WaitGroup
-	for _, c := range clients {
+	for i, c := range clients {
 		delivering.Go(func() { background(delivery, o.Log, c) })
-		delivering.Go(func() {
-			upload.New(upload.Options{Destination: lingering{c}, Queue: queue, Log: o.Log.With("destination", c.Name())}).Run(delivery)
-		})
+		delivering.Go(func() { uploaders[i].Run(delivery) })
 	}
 	gatheringDone.Go(func() { in.run(gathering) })
 	for _, r := range m.running {
@@ -124,6 +128,22 @@ func Run(ctx context.Context, o Options) error {
 	m.last()
 	o.Log.Info("stopped")
 	return nil
+}
+
+// wakeOnce returns a function that calls wake each time well has become true:
+// what was mended need not wait for the next try.
+func wakeOnce(well func() bool, wake func()) func() {
+	var mu sync.Mutex
+	var before bool
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		now := well()
+		if now && !before {
+			wake()
+		}
+		before = now
+	}
 }
 
 // background runs the client's own life: onboarding, heartbeat, renewal.

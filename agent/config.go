@@ -18,6 +18,8 @@ type Config struct {
 	Sources    Sources     `json:"sources"`
 	Limits     Limits      `json:"limits"`
 
+	// Installed is when the extension was first installed on this machine.
+	Installed time.Time `json:"installed,omitzero"`
 	// VMResourceID is the ARM id that fills _ResourceId; empty when unknown.
 	VMResourceID string `json:"vmResourceId,omitempty"`
 	// TrustedCertificatesFile is a PEM file of authorities to trust besides

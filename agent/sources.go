@@ -20,7 +20,7 @@ func sources(o Options, h *host) ([]source.Source, error) {
 	list := []source.Source{heartbeat.New(heartbeat.Options{
 		Interval: time.Duration(cfg.Heartbeat.Interval), Computer: h.name,
 		OSType: osType, OSName: h.os.Name, OSMajorVersion: h.os.MajorVersion, OSMinorVersion: h.os.MinorVersion,
-		PrivateIPs: hostinfo.PrivateIPs, Version: product.Version,
+		PrivateIPs: hostinfo.PrivateIPs, Version: product.Version, Installed: o.Config.Installed,
 	})}
 	if len(cfg.Counters) > 0 {
 		sets := make([]perf.Set, 0, len(cfg.Counters))

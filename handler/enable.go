@@ -157,6 +157,7 @@ func below(pattern string, dirs ...string) bool {
 // the workspaces that it does not have yet. It reports whether anything is
 // new, which the agent learns when it is started again.
 func (h *Handler) deliver(s *state, settings *Settings, uid, gid int) (renewed bool, err error) {
+	settings.Config.Installed = s.Installed
 	settings.Config.Generation = settings.Generation()
 	data, err := json.MarshalIndent(settings.Config, "", "  ")
 	if err != nil {
