@@ -22,6 +22,7 @@ type Options struct {
 	// PrivateIPs is asked for each row; nil is none.
 	PrivateIPs func() []string
 	Version    string // of the agent, n.n.n or n.n.n-n
+	Installed  time.Time
 }
 
 // Heartbeat is the source. It emits one row at its start and then one every
@@ -72,7 +73,9 @@ func (h *Heartbeat) Run(ctx context.Context, out source.Emitter) error {
 	}
 }
 
-// row is the fields of the row, as the earlier agent sends them.
+// row is the fields of the row, as the OMS agent for Linux sends them
+// (HEALTH_ASSESSMENT_BLOB). Of an OS version without a minor part it sends
+// neither part.
 func (h *Heartbeat) row(now time.Time) []record.Field {
 	fields := []record.Field{{Key: "Timestamp", Kind: record.JSON, Value: record.AppendTime(nil, now)}}
 	add := func(key, value string) {
@@ -90,6 +93,9 @@ func (h *Heartbeat) row(now time.Time) []record.Field {
 	add("Category", "Agent")
 	add("SCAgentChannel", "Direct")
 	add("ComputerPrivateIps", h.addresses())
+	if !h.o.Installed.IsZero() {
+		fields = append(fields, record.Field{Key: "InstalledDate", Kind: record.JSON, Value: record.AppendTime(nil, h.o.Installed)})
+	}
 	add("Version", h.o.Version)
 	return fields
 }

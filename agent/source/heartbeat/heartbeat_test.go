@@ -19,6 +19,7 @@ func TestRowsOnTheWire(t *testing.T) {
 		h := New(Options{
 			Computer: "host1", OSType: "Linux", OSName: "Ubuntu", OSMajorVersion: "22", OSMinorVersion: "04",
 			PrivateIPs: func() []string { return []string{"10.0.0.4", "fd00::4"} }, Version: "1.2.3",
+			Installed: time.Date(1999, 12, 31, 23, 59, 59, 0, time.UTC),
 		})
 		if err := h.Run(ctx, out); err != nil {
 			t.Fatal(err)
@@ -31,6 +32,7 @@ func TestRowsOnTheWire(t *testing.T) {
 			"Timestamp": "2000-01-01T00:00:00.000Z", "Computer": "host1", "OSType": "Linux", "OSName": "Ubuntu",
 			"OSMajorVersion": "22", "OSMinorVersion": "04", "Category": "Agent", "SCAgentChannel": "Direct",
 			"ComputerPrivateIps": `["10.0.0.4","fd00::4"]`, "Version": "1.2.3-0",
+			"InstalledDate": "1999-12-31T23:59:59.000Z",
 		}
 		if diff := cmp.Diff(want, map[string]any(rows[0])); diff != "" {
 			t.Error(diff)
