@@ -56,8 +56,9 @@ func newDaemon(t *testing.T) *daemon {
 module(load="imuxsock" sysSock.use="off")
 input(type="imuxsock" socket="%[2]s" ratelimit.interval="0" useSpecialParser="off" ignoreTimestamp="off")
 action(type="omfile" file="%[1]s/all.log")
-$IncludeConfig /etc/rsyslog.d/no-such-file-of-the-machine-itself*.conf
 $IncludeConfig %[1]s/etc/rsyslog.d/*.conf
+# For find, which looks for the folder as the machine itself calls it:
+$IncludeConfig /etc/rsyslog.d/no-such-file-*.conf
 `, root, d.input)
 	if err := os.WriteFile(filepath.Join(root, mainFile), []byte(config), 0o600); err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
 
 	"github.com/openloganalytics/agent/internal/atomicfile"
@@ -128,16 +129,24 @@ func Remove(ctx context.Context, o Options) (Result, error) {
 func remove(ctx context.Context, o Options) (result Result, err error) {
 	m, _ := find(o) // without rsyslog there can still be our files
 	former, err := m.former()
-	if err != nil && !errors.Is(err, errNotOurs) {
+	switch {
+	case errors.Is(err, errNotOurs):
+	case err != nil:
 		return Result{}, err
-	}
-	if former != nil || exists(m.path(pending)) {
-		result.Changed = true
-		if result.Warning, err = m.replace(ctx, former, nil); err != nil {
+	case former != nil:
+		// By one rename the file is gone and the restart is noted, on a full
+		// disk as well.
+		if err := os.Rename(m.path(file), m.path(pending)); err != nil {
 			return Result{}, err
 		}
 	}
-	return result, errors.Join(m.removePipe(), m.removeQueue())
+	if exists(m.path(pending)) {
+		result.Changed = true
+		if result.Warning, err = m.restart(ctx); err != nil {
+			result.Warning = fmt.Sprintf("the agent's configuration of rsyslog is removed, but %v", err)
+		}
+	}
+	return result, errors.Join(removeFile(m.path(pending)), removeFile(m.path(check)), m.removePipe(), m.removeQueue())
 }
 
 // errNotOurs is the cause when somebody else's file has our file's name.
@@ -157,22 +166,18 @@ func (m *machine) former() ([]byte, error) {
 	return text, nil
 }
 
-// replace puts text in the place of our file, or removes the file when text is
-// nil, and restarts rsyslog. When that fails, former is put back.
+// replace puts text in the place of our file, which was former, and restarts
+// rsyslog. When that fails, former is put back.
 func (m *machine) replace(ctx context.Context, former, text []byte) (warning string, err error) {
 	// A crash before the restart is made good by the next Configure.
 	if err := atomicfile.Write(m.path(pending), []byte(marker), 0o644); err != nil {
 		return "", err
 	}
-	if err := m.put(text); err != nil {
+	if err := atomicfile.Write(m.path(file), text, 0o644); err != nil {
 		return "", err
 	}
 	if warning, err = m.restart(ctx); err != nil {
-		back := m.put(former)
-		if back == nil {
-			_, back = m.restart(ctx)
-		}
-		if back != nil {
+		if back := m.putBack(ctx, former); back != nil {
 			return "", errors.Join(err, fmt.Errorf("put back the former configuration: %w", back))
 		}
 		err = fmt.Errorf("%w; the former configuration is back", err)
@@ -180,11 +185,16 @@ func (m *machine) replace(ctx context.Context, former, text []byte) (warning str
 	return warning, errors.Join(err, removeFile(m.path(pending)))
 }
 
-func (m *machine) put(text []byte) error {
-	if text == nil {
-		return removeFile(m.path(file))
+func (m *machine) putBack(ctx context.Context, former []byte) (err error) {
+	if former == nil {
+		err = removeFile(m.path(file))
+	} else {
+		err = atomicfile.Write(m.path(file), former, 0o644)
 	}
-	return atomicfile.Write(m.path(file), text, 0o644)
+	if err == nil {
+		_, err = m.restart(ctx)
+	}
+	return err
 }
 
 // try holds the file against rsyslog's own check, together with the rest of

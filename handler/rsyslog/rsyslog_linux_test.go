@@ -249,6 +249,25 @@ func TestRefused(t *testing.T) {
 	if f.read(file) != former {
 		t.Error("after a failed restart the former file is not back")
 	}
+
+	// rsyslog fails with the new file and starts with the former one.
+	f.fail = nil
+	once := errors.New("exit status 4")
+	run := f.o.Run
+	f.o.Run = func(ctx context.Context, program string, args ...string) ([]byte, error) {
+		output, err := run(ctx, program, args...)
+		if args[0] == "try-restart" && once != nil {
+			once, err = nil, once
+		}
+		return output, err
+	}
+	_, err = Configure(t.Context(), f.o)
+	if err == nil || !strings.Contains(err.Error(), "exit status 4") || !strings.Contains(err.Error(), "the former configuration is back") {
+		t.Errorf("Configure with a failed restart = %v, want that the former is back", err)
+	}
+	if f.read(file) != former || exists(f.path(pending)) {
+		t.Error("after a failed restart the former state is not back")
+	}
 }
 
 // TestFaultsOfTheMachine: a configuration that is broken without us does not
@@ -373,6 +392,12 @@ func TestRemove(t *testing.T) {
 	if got, err := Remove(t.Context(), f.o); err != nil || got != (Result{}) || f.ran() != nil {
 		t.Errorf("second Remove = %+v, %v; want nothing done", got, err)
 	}
+	f.configure()
+	f.fail = errors.New("exit status 3")
+	if got, err := Remove(t.Context(), f.o); err != nil || exists(f.path(file)) || exists(f.path(pending)) || !strings.Contains(got.Warning, "exit status 3") {
+		t.Errorf("Remove without a restart = %+v, %v; want all removed and a warning", got, err)
+	}
+	f.fail = nil
 	f.configure()
 	f.remove("/usr/sbin/rsyslogd") // the package was removed first
 	if _, err := Remove(t.Context(), f.o); err != nil || exists(f.path(file)) {

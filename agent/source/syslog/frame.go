@@ -39,7 +39,7 @@ func (f *framer) space() []byte {
 	switch {
 	case size == 0:
 		f.buf = make([]byte, firstBuffer)
-	case f.end == size && size < lastBuffer:
+	case f.full() && size < lastBuffer:
 		f.buf = make([]byte, 2*size)
 		f.start, f.end = 0, copy(f.buf, held)
 	case len(held) == 0, size-f.end < size/4:
@@ -50,6 +50,9 @@ func (f *framer) space() []byte {
 
 // filled says that n bytes were read into space.
 func (f *framer) filled(n int) { f.end += n }
+
+// full tells whether the last read filled the space, so that there may be more.
+func (f *framer) full() bool { return f.end == len(f.buf) }
 
 // next returns the next message that is not empty, and whether its end is
 // missing. It is not ok when no message is complete.

@@ -33,6 +33,7 @@ type receiver struct {
 	thing    string
 	closing  context.Context //nolint:containedctx // outlives the context that ends reading
 	patience time.Duration   // how long an Emit may wait; 0 as long as it takes
+	keeps    bool            // the input keeps what is not read
 
 	writer *writer
 	group  []Message
@@ -144,6 +145,21 @@ func (r *receiver) truncated(bytes int64) {
 // sender that does not stop.
 const drainLimit = 2 * time.Second
 
+// draining tells whether to read on after ctx ended, at the given time. While
+// reads come back full there is more that was sent before: that takes as long
+// as the spool needs for it, and what it does not take is told as lost.
+func draining(since time.Time, full bool) bool {
+	limit := drainLimit
+	if full {
+		limit += stopGrace
+	}
+	return time.Since(since) < limit
+}
+
+// leave tells to read no more: the spool takes nothing, and what is not read
+// is not lost.
+func (r *receiver) leave() bool { return r.keeps && r.closing.Err() != nil }
+
 // A stream is a pipe or a connection.
 type stream interface {
 	io.Reader
@@ -171,7 +187,7 @@ func (r *receiver) stream(ctx context.Context, in stream, f *framer, idle, quiet
 	if ctx.Err() != nil && isTimeout(err) {
 		err = nil
 	}
-	for end := time.Now().Add(drainLimit); err == nil && time.Now().Before(end); {
+	for since, full := time.Now(), true; err == nil && !r.leave() && draining(since, full); full = f.full() {
 		r.deadline(in, quiet)
 		_, err = r.read(in, f)
 	}
@@ -246,7 +262,7 @@ func (r *receiver) datagrams(ctx context.Context, conn datagramConn, gather time
 	arena := make([]byte, datagramArena+maxMessage+1)
 	for err == nil {
 		n := 0
-		if n, err = r.arrived(conn, socket, arena); err == nil && n < fewMessages {
+		if n, _, err = r.arrived(conn, socket, arena); err == nil && n < fewMessages {
 			pause(ctx, gather)
 		}
 	}
@@ -259,10 +275,11 @@ func (r *receiver) datagrams(ctx context.Context, conn datagramConn, gather time
 		}
 	}
 	err = nil
-	for empty, end := 0, time.Now().Add(drainLimit); err == nil && empty < maxQueue && time.Now().Before(end); empty++ {
+	empty, full := 0, true
+	for since := time.Now(); err == nil && empty < maxQueue && draining(since, full); empty++ {
 		r.deadline(conn, datagramQuiet)
 		n := 0
-		if n, err = r.arrived(conn, socket, arena); n > 0 {
+		if n, full, err = r.arrived(conn, socket, arena); n > 0 {
 			empty = 0
 		}
 	}
@@ -285,28 +302,29 @@ const (
 )
 
 // arrived waits for a datagram, takes what else is there, and emits it. It
-// returns how many had a message in them.
-func (r *receiver) arrived(conn io.Reader, socket *socket, arena []byte) (count int, err error) {
+// returns how many had a message in them, and whether the arena is full, so
+// that there may be more.
+func (r *receiver) arrived(conn io.Reader, socket *socket, arena []byte) (count int, full bool, err error) {
 	n, err := conn.Read(arena[:maxMessage+1])
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	r.begin()
 	for ok := true; ok; {
 		if n > 0 {
 			count++
 			if err := r.datagram(arena[:n]); err != nil {
-				return count, err
+				return count, false, err
 			}
 		}
 		arena = arena[n:]
-		if len(arena) <= maxMessage {
+		if full = len(arena) <= maxMessage; full {
 			break
 		}
 		n, ok = socket.more(arena[:maxMessage+1])
 	}
 	r.dropped(socket, 0)
-	return count, r.emit()
+	return count, full, r.emit()
 }
 
 // dropped tells what the kernel dropped, as it knows it after ahead.

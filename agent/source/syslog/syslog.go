@@ -177,9 +177,13 @@ func (s *Source) receivePipe(ctx context.Context, r *receiver) error {
 		return err
 	}
 	r.out.Trouble(r.thing, "")
+	r.keeps = true
 	f := &framer{marked: true}
 	if err = r.stream(ctx, pipe, f, 0, pipeQuiet); ctx.Err() != nil {
-		err = errors.Join(err, r.leavePlugged(pipe, f), os.Rename(s.opts.Pipe, away(s.opts.Pipe)))
+		if !r.leave() {
+			err = errors.Join(err, r.leavePlugged(pipe, f))
+		}
+		err = errors.Join(err, os.Rename(s.opts.Pipe, away(s.opts.Pipe)))
 	}
 	return errors.Join(err, r.rest(f), pipe.Close())
 }

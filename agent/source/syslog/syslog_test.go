@@ -206,7 +206,7 @@ func TestTCPStopReadsWhatWasSent(t *testing.T) {
 	if err := out.WaitRows(within(t), 1); err != nil {
 		t.Fatal(err)
 	}
-	const count = 20000
+	const count = 5000
 	for i := 1; i < count; i++ {
 		send(t, conn, numbered(i)+"\n")
 	}
