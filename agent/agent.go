@@ -96,7 +96,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	m.watch(clients, list)
+	m.watch(clients, append(list, newOperations(in, machine.name)))
 
 	// Three layers, each ended by a context of its own, innermost last.
 	delivery, stopDelivery := context.WithCancel(context.WithoutCancel(ctx))

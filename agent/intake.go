@@ -51,6 +51,7 @@ type intake struct {
 
 	first chan struct{} // something is pending: the clock of this group starts
 	now   chan struct{} // do not wait for the clock
+	lossy chan struct{} // something was entered as lost
 }
 
 // openBatch is a table's batch as it is gathered and as the spool knows it.
@@ -64,7 +65,7 @@ func newIntake(s *spool.Spool, log *logfile.Logger) (*intake, error) {
 	in := &intake{
 		spool: s, log: log, compressor: record.NewCompressor(),
 		checkpoints: map[string][]byte{}, emitted: 1,
-		changed: make(chan struct{}), first: make(chan struct{}, 1), now: make(chan struct{}, 1),
+		changed: make(chan struct{}), first: make(chan struct{}, 1), now: make(chan struct{}, 1), lossy: make(chan struct{}, 1),
 	}
 	saved := s.Checkpoint(ledgerKey)
 	if saved == nil {
@@ -264,6 +265,19 @@ func (in *intake) lost(name string, l source.Loss) {
 	defer in.mu.Unlock()
 	in.ledger.Lost(name, ledger.Loss{Reason: l.Reason, Class: l.Class, Records: l.Records, Bytes: l.Bytes, First: l.First, Last: l.Last})
 	in.touched()
+	signal(in.lossy)
+}
+
+// losses returns everything that was ever lost, and a copy of the ledger as it
+// is now.
+func (in *intake) losses() (*ledger.Ledger, []ledger.Loss) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	now, err := ledger.Decode(in.ledger.Encode())
+	if err != nil {
+		panic("BUG: the ledger does not read what it wrote: " + err.Error())
+	}
+	return now, now.Losses()
 }
 
 // totals returns what the ledger knows of one source.

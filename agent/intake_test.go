@@ -274,6 +274,54 @@ func TestLedgerIsExact(t *testing.T) {
 	})
 }
 
+// What is lost becomes a row of the Operation table, once, also over a restart.
+func TestLossesAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := memfs.New()
+		at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+		life := func(s *spool.Spool, lose func(*intake)) {
+			in, stop := startIntake(t, s)
+			ctx, cancel := context.WithCancel(t.Context())
+			var running sync.WaitGroup
+			r := newRunning(newOperations(in, "host1"), in, func() {})
+			running.Go(func() { r.run(ctx) })
+			lose(in)
+			time.Sleep(2 * operationsEvery)
+			cancel()
+			running.Wait()
+			stop()
+			if h := r.health(); h.State != SourceRunning {
+				t.Errorf("the source is %+v", h)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		life(openTestSpool(t, fs), func(in *intake) {
+			in.lost("syslog", source.Loss{Reason: "spool-full", Class: "auth", Records: 3, Bytes: 90, Last: at})
+			in.lost("syslog", source.Loss{Reason: "spool-full", Class: "auth", Records: 2, Bytes: 10, Last: at})
+			in.lost("customlog:A_CL", source.Loss{Reason: "truncated-file", Bytes: 500})
+		})
+		life(openTestSpool(t, fs), func(in *intake) {
+			in.lost("syslog", source.Loss{Reason: "spool-full", Class: "auth", Records: 1, Bytes: 5, Last: at.Add(time.Hour)})
+		})
+		life(openTestSpool(t, fs), func(*intake) {})
+		text, _ := drain(t, openTestSpool(t, fs))
+		for _, want := range []string{
+			`"Detail":"Source syslog lost 5 records, 100 bytes of auth: spool-full, the last at 2026-01-02T03:04:05Z."`,
+			`"Detail":"Source customlog:A_CL lost 500 bytes of an unknown number of records: truncated-file."`,
+			`"Detail":"Source syslog lost 1 records, 5 bytes of auth: spool-full, the last at 2026-01-02T04:04:05Z."`,
+		} {
+			if strings.Count(text, want) != 1 {
+				t.Errorf("%s is there %d times in %s", want, strings.Count(text, want), text)
+			}
+		}
+		if n := strings.Count(text, `"Category":"Records lost"`); n != 3 {
+			t.Errorf("%d rows, want 3", n)
+		}
+	})
+}
+
 func TestEmitAfterTheEndIsRefused(t *testing.T) {
 	s := openTestSpool(t, memfs.New())
 	in, stop := startIntake(t, s)
