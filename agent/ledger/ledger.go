@@ -8,6 +8,7 @@
 package ledger
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,10 +16,17 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
-// maxLosses bounds the entries of losses; beyond it classes are put together.
-const maxLosses = 256
+// Bounds of what the ledger keeps apart. Beyond them rows are still counted, but
+// under the word other: first without their class, at last without anything.
+const (
+	maxSources = 1024
+	maxLosses  = 256
+	maxText    = 256 // bytes
+	other      = "other"
+)
 
 // A Loss is records of one source that were dropped for one reason.
 type Loss struct {
@@ -48,7 +56,12 @@ func New() *Ledger {
 
 // Read counts rows that a source emitted, and their bytes as JSON.
 func (l *Ledger) Read(source string, rows, bytes int64) {
-	c := l.read[source]
+	source = short(source)
+	c, known := l.read[source]
+	if !known && len(l.read) >= maxSources {
+		source = other
+		c = l.read[source]
+	}
 	c.rows += rows
 	c.bytes += bytes
 	l.read[source] = c
@@ -57,10 +70,7 @@ func (l *Ledger) Read(source string, rows, bytes int64) {
 // Lost counts records that a source read, or knows to have missed, and that
 // were not emitted. A loss of the same source, reason and class adds up.
 func (l *Ledger) Lost(source string, loss Loss) {
-	key := lossKey{source, loss.Reason, loss.Class}
-	if _, known := l.losses[key]; !known && len(l.losses) >= maxLosses {
-		key.class = "other"
-	}
+	key := l.key(lossKey{short(source), short(loss.Reason), short(loss.Class)})
 	sum, known := l.losses[key]
 	if !known {
 		sum = Loss{Source: key.source, Reason: key.reason, Class: key.class, First: loss.First, Last: loss.Last}
@@ -76,8 +86,41 @@ func (l *Ledger) Lost(source string, loss Loss) {
 	l.losses[key] = sum
 }
 
-// Source returns how many records of one source were read and how many
-// dropped.
+// key returns the entry that a loss goes to: its own while there is room.
+func (l *Ledger) key(key lossKey) lossKey {
+	if _, known := l.losses[key]; known || len(l.losses) < maxLosses {
+		return key
+	}
+	key.class = other
+	if _, known := l.losses[key]; known || len(l.losses) < 2*maxLosses {
+		return key
+	}
+	return lossKey{other, other, other}
+}
+
+// short cuts a text to maxText bytes, between two characters.
+func short(text string) string {
+	if len(text) <= maxText {
+		return text
+	}
+	cut := maxText
+	for cut > 0 && !utf8.RuneStart(text[cut]) {
+		cut--
+	}
+	return text[:cut]
+}
+
+// Balance returns how many records are unaccounted for at a destination that
+// has finished with some (they are delivered, refused or lost on the disk)
+// while others wait in the spool. What was dropped never came to the spool, so
+// the result is 0 when every record is in its place.
+func (l *Ledger) Balance(finished, waiting int64) int64 {
+	read, _ := l.Totals()
+	return read - finished - waiting
+}
+
+// Source returns how many records of one source were read and emitted, and how
+// many were dropped besides.
 func (l *Ledger) Source(name string) (read, dropped int64) {
 	for key, loss := range l.losses {
 		if key.source == name {
@@ -87,7 +130,7 @@ func (l *Ledger) Source(name string) (read, dropped int64) {
 	return l.read[name].rows, dropped
 }
 
-// Totals returns how many records all sources read and dropped.
+// Totals returns how many records all sources emitted, and dropped besides.
 func (l *Ledger) Totals() (read, dropped int64) {
 	for _, c := range l.read {
 		read += c.rows
@@ -169,8 +212,8 @@ func Decode(data []byte) (*Ledger, error) {
 		loss.First, loss.Last = fromNanos(d.number()), fromNanos(d.number())
 		l.losses[lossKey{loss.Source, loss.Reason, loss.Class}] = loss
 	}
-	if d.err == nil && len(d.data) > 0 {
-		d.err = fmt.Errorf("%d bytes too many", len(d.data))
+	if d.err == nil && !bytes.Equal(l.Encode(), data) {
+		d.err = errors.New("it is not what Encode writes")
 	}
 	if d.err != nil {
 		return nil, fmt.Errorf("decode ledger: %w", d.err)

@@ -3,6 +3,7 @@ package ledger
 import (
 	"bytes"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -82,6 +83,52 @@ func TestLossesAreBounded(t *testing.T) {
 	}
 }
 
+// TestEverythingIsBounded: names without end cost neither memory nor a record.
+func TestEverythingIsBounded(t *testing.T) {
+	l := New()
+	const n = 3000
+	for i := range n {
+		l.Read(fmt.Sprint("source", i), 1, 10)
+		l.Lost(fmt.Sprint("source", i), Loss{Reason: fmt.Sprint("reason", i), Class: fmt.Sprint(i), Records: 2})
+	}
+	if len(l.read) > maxSources+1 || len(l.losses) > 2*maxLosses+1 {
+		t.Errorf("%d sources and %d losses are kept apart", len(l.read), len(l.losses))
+	}
+	if read, dropped := l.Totals(); read != n || dropped != 2*n {
+		t.Errorf("read %d and dropped %d, want %d and %d", read, dropped, n, 2*n)
+	}
+	l = New()
+	l.Read(strings.Repeat("x", maxText-1)+"é", 1, 1)
+	for name := range l.read {
+		if name != strings.Repeat("x", maxText-1) {
+			t.Errorf("a long name became %q", name)
+		}
+	}
+}
+
+func TestBalance(t *testing.T) {
+	l := filled() // 6 rows emitted
+	for _, tt := range []struct{ finished, waiting, want int64 }{{4, 2, 0}, {0, 6, 0}, {4, 1, 1}, {5, 2, -1}} {
+		if got := l.Balance(tt.finished, tt.waiting); got != tt.want {
+			t.Errorf("with %d finished and %d waiting %d are unaccounted for, want %d", tt.finished, tt.waiting, got, tt.want)
+		}
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	for name, data := range map[string][]byte{
+		"nothing":          {},
+		"a newer version":  {2, 0, 0},
+		"a source twice":   {1, 2, 1, 'a', 2, 2, 1, 'a', 4, 4, 0},
+		"sources unsorted": {1, 2, 1, 'b', 2, 2, 1, 'a', 2, 2, 0},
+		"a wide number":    {1, 0x80, 0, 0},
+	} {
+		if _, err := Decode(data); err == nil {
+			t.Errorf("%s is accepted", name)
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	f.Add(filled().Encode())
 	f.Add([]byte{1, 0xff, 0xff, 0xff, 0xff, 0x0f})
@@ -90,8 +137,8 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := Decode(l.Encode()); err != nil {
-			t.Errorf("what was decoded cannot be encoded: %v", err)
+		if again := l.Encode(); !bytes.Equal(again, data) {
+			t.Errorf("% x was decoded and encodes as % x", data, again)
 		}
 	})
 }

@@ -86,26 +86,26 @@ func (s *Spool) plan(pieces []Piece) (frameHeader, error) {
 	if s.closed {
 		return frameHeader{}, ErrClosed
 	}
+	for i := range pieces {
+		if pieces[i].Batch >= s.next {
+			return frameHeader{}, fmt.Errorf("batch %d was never begun", pieces[i].Batch)
+		}
+	}
 	next := s.next
 	s.parts = s.parts[:0]
 	for i := range pieces {
 		p := part{Piece: pieces[i]}
-		switch {
-		case p.Batch >= s.next:
-			return frameHeader{}, fmt.Errorf("batch %d was never begun", p.Batch)
-		case p.Batch == 0:
+		if j := sameBatch(pieces[:i], p.Batch); p.Batch != 0 && j >= 0 {
+			p.Batch, p.index = s.parts[j].Batch, s.parts[j].index+1
+		} else if b := s.find(p.Batch); b != nil && !b.closed {
+			b.pinned = true
+			p.index = uint32(len(b.pieces))
+		} else {
+			if p.Batch != 0 {
+				p.index = 1 // it was taken: this one has no beginning
+			}
 			p.Batch = next
 			next++
-		default:
-			if j := s.sameBatch(pieces[:i], p.Batch); j >= 0 {
-				p.Batch, p.index = s.parts[j].Batch, s.parts[j].index+1
-			} else if b := s.find(p.Batch); b != nil && !b.closed {
-				b.pinned = true
-				p.index = uint32(len(b.pieces))
-			} else {
-				p.Batch, p.index = next, 1
-				next++
-			}
 		}
 		s.parts = append(s.parts, p)
 	}
@@ -115,7 +115,7 @@ func (s *Spool) plan(pieces []Piece) (frameHeader, error) {
 }
 
 // sameBatch returns which is the last of pieces for batch id, or -1.
-func (s *Spool) sameBatch(pieces []Piece, id ID) int {
+func sameBatch(pieces []Piece, id ID) int {
 	for i, piece := range slices.Backward(pieces) {
 		if piece.Batch == id {
 			return i
@@ -326,7 +326,7 @@ func (s *Spool) begin(h *frameHeader) (*segment, int64, error) {
 }
 
 // discard removes a new segment that holds nothing but a frame that failed.
-// If it stays, the next one replaces it: see FORMAT.md on void frames.
+// If it stays, the next one makes its frames void: see FORMAT.md.
 func (s *Spool) discard(seg *segment, file vfs.File, size int64) error {
 	err := file.Close()
 	if removeErr := s.fs.Remove(seg.name); removeErr != nil {
@@ -375,7 +375,7 @@ func (s *Spool) room(size int64) error {
 }
 
 func (s *Spool) roomFor(size int64) error {
-	free := int64(math.MaxInt64)
+	free := int64(math.MaxInt64) // who cannot tell is found out by the write
 	if n, err := s.fs.Free(); err == nil && n < math.MaxInt64 {
 		free = int64(n)
 	}

@@ -36,7 +36,13 @@ func playSession(seed uint64) (looked int, broken error) {
 	}
 	faulty := seed%3 == 0
 	look := func(op memfs.Op, name string) {
-		if broken != nil || p.rng.IntN(12) > 0 {
+		if broken != nil {
+			return
+		}
+		if p.rng.IntN(400) == 0 {
+			panic(killed{})
+		}
+		if p.rng.IntN(12) > 0 {
 			return
 		}
 		looked++
@@ -50,10 +56,11 @@ func playSession(seed uint64) (looked int, broken error) {
 			p.fs.Heal()
 			p.fs.Fail(randomFault(p))
 		}
-		if err := p.step(); err != nil {
+		dead, err := p.stepOrDie()
+		if err != nil {
 			return looked, fmt.Errorf("step %d: %w", step, err)
 		}
-		if p.rng.IntN(15) > 0 {
+		if !dead && p.rng.IntN(15) > 0 {
 			continue
 		}
 		p.fs.OnOp = nil
@@ -69,6 +76,23 @@ func playSession(seed uint64) (looked int, broken error) {
 		p.fs.OnOp = look
 	}
 	return looked, broken
+}
+
+// killed is what the process dies of in the middle of an operation.
+type killed struct{}
+
+// stepOrDie does one step and reports whether the process was killed in it.
+func (p *player) stepOrDie() (dead bool, err error) {
+	defer func() {
+		switch cause := recover().(type) {
+		case nil:
+		case killed:
+			dead = true
+		default:
+			panic(cause)
+		}
+	}()
+	return false, p.step()
 }
 
 // randomFault makes one operation, or all from then on, fail in a way that a

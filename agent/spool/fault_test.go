@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -134,4 +135,133 @@ func (p *player) oneDelivery(i int, failed func() bool) error {
 	p.taken = map[string][]*Batch{}
 	p.done(d, b)
 	return nil
+}
+
+// TestFrameThatFailedIsVoid: a frame fails in every way at once, so that its
+// bytes stay in the old segment, and other rows are appended instead. Neither a
+// kill nor a power cut may bring the first back beside them.
+func TestFrameThatFailedIsVoid(t *testing.T) {
+	for seed := range uint64(50) {
+		fs := memfs.New()
+		s := mustOpen(t, fs, testOptions("a"))
+		mustAppend(t, s, rows("before", 1), Checkpoint{serial, []byte("1")})
+		fs.Fail(memfs.Fault{Op: memfs.Sync, N: 1, Err: errIO})
+		fs.Fail(memfs.Fault{Op: memfs.Truncate, N: 1, Err: errIO})
+		fs.Fail(memfs.Fault{Op: memfs.Create, N: 1, Err: errIO})
+		if _, err := s.Append(rows("failed", 10), []Checkpoint{{serial, []byte("2")}}); !errors.Is(err, ErrFailing) {
+			t.Fatalf("append: %v, want ErrFailing", err)
+		}
+		mustAppend(t, s, rows("instead", 100), Checkpoint{serial, []byte("3")})
+		after := fs.Crash(rand.New(rand.NewPCG(seed, 2)))
+		fs.Kill()
+		for _, fs := range []*memfs.FS{fs, after} {
+			s := mustOpen(t, fs, testOptions("a"))
+			got := ""
+			for b := takeNow(s, "a"); b != nil; b = takeNow(s, "a") {
+				got += mustBody(t, b)
+			}
+			if got != "before.instead." || s.Stats().Rows != 101 || s.Stats().Damage.Frames != 0 {
+				t.Fatalf("found %q, %+v", got, s.Stats())
+			}
+		}
+	}
+}
+
+// TestNothingIsBuiltOnWhatIsNotSynced: a process is killed between the write
+// and the sync of a new segment. The next one finds it, delivers what the older
+// segments hold and removes them; a power cut then must not take the checkpoints
+// along.
+func TestNothingIsBuiltOnWhatIsNotSynced(t *testing.T) {
+	for seed := range uint64(100) {
+		fs := memfs.New()
+		s := mustOpen(t, fs, testOptions("a"))
+		mustAppend(t, s, rows("old", 1), Checkpoint{"k", []byte("1")})
+		s.o.SegmentBytes = 1 // the next frame begins a segment
+		fs.OnOp = func(op memfs.Op, name string) {
+			if op == memfs.Sync && name == segmentName(2) {
+				panic(killed{})
+			}
+		}
+		func() {
+			defer func() { _ = recover() }() // the kill
+			mustAppend(t, s, rows("new", 1), Checkpoint{"k", []byte("2")})
+		}()
+		fs.OnOp = nil
+		fs.Kill()
+		s = mustOpen(t, fs, testOptions("a"))
+		b := takeNow(s, "a")
+		if err := s.Done("a", b.ID, Outcome{Delivered: 1}); err != nil {
+			t.Fatal(err)
+		}
+		s = mustOpen(t, fs.Crash(rand.New(rand.NewPCG(seed, 3))), testOptions("a"))
+		if v := s.Checkpoint("k"); v == nil {
+			t.Fatalf("seed %d: the checkpoints are lost", seed)
+		}
+	}
+}
+
+// TestSegmentsGoInOrder: each removal is durable before the next.
+func TestSegmentsGoInOrder(t *testing.T) {
+	fs := memfs.New()
+	s := mustOpen(t, fs, testOptions("a"))
+	for range 12 {
+		mustAppend(t, s, rows(strings.Repeat("d", 900), 1))
+	}
+	pending, removed := 0, 0
+	fs.OnOp = func(op memfs.Op, name string) {
+		switch {
+		case op == memfs.Remove && strings.HasPrefix(name, segmentPrefix):
+			if pending++; pending > 1 {
+				t.Errorf("%s is removed while another removal is not durable", name)
+			}
+			removed++
+		case op == memfs.SyncDir:
+			pending = 0
+		}
+	}
+	taken := []*Batch{}
+	for b := takeNow(s, "a"); b != nil; b = takeNow(s, "a") {
+		taken = append(taken, b)
+	}
+	for _, b := range slices.Backward(taken) { // the oldest last: it frees them all
+		if err := s.Done("a", b.ID, Outcome{Delivered: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if removed < 3 {
+		t.Errorf("only %d segments were removed", removed)
+	}
+}
+
+// TestSegmentsWaitForTheCursor: while the cursor cannot be written nothing that
+// it would free is removed, whoever looks, and all of it is once it can.
+func TestSegmentsWaitForTheCursor(t *testing.T) {
+	fs := memfs.New()
+	s := mustOpen(t, fs, testOptions("a"))
+	for range 12 {
+		mustAppend(t, s, rows(strings.Repeat("d", 900), 1))
+	}
+	segments := len(s.segments)
+	fs.Fail(memfs.Fault{Op: memfs.Sync, N: 1, Err: errIO, Sticky: true})
+	for b := takeNow(s, "a"); b != nil; b = takeNow(s, "a") {
+		if err := s.Done("a", b.ID, Outcome{Delivered: 1}); !errors.Is(err, ErrFailing) {
+			t.Fatalf("Done without a cursor: %v, want ErrFailing", err)
+		}
+	}
+	s.sweep() // as another destination's Done would
+	if len(s.segments) != segments {
+		t.Errorf("%d of %d segments are left before the cursor is durable", len(s.segments), segments)
+	}
+	if st := s.Stats(); st.State != "failing" || st.Message == "" {
+		t.Errorf("state is %q: %q", st.State, st.Message)
+	}
+	fs.Heal()
+	mustAppend(t, s, rows("more", 1))
+	b := takeNow(s, "a")
+	if err := s.Done("a", b.ID, Outcome{Delivered: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.segments) != 1 {
+		t.Errorf("%d segments are left when all is delivered, want 1", len(s.segments))
+	}
 }

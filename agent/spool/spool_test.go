@@ -159,6 +159,38 @@ func TestNextHandsOutTheOldest(t *testing.T) {
 	next("b", 2)
 }
 
+// TestOneStuckBatchRepeatsNothing: while one batch is on its way, a destination
+// gets no more of the others than its cursor can remember.
+func TestOneStuckBatchRepeatsNothing(t *testing.T) {
+	fsys := memfs.New()
+	s := mustOpen(t, fsys, testOptions("a"))
+	for i := 0; i < window+100; i += 100 {
+		mustAppend(t, s, slices.Repeat(rows("d", 1), 100))
+	}
+	stuck := takeNow(s, "a")
+	finished := 0
+	for b := takeNow(s, "a"); b != nil; b = takeNow(s, "a") {
+		if err := s.Done("a", b.ID, Outcome{Delivered: 1}); err != nil {
+			t.Fatal(err)
+		}
+		finished++
+	}
+	if finished != window-1 {
+		t.Errorf("%d batches went past the stuck one, want %d", finished, window-1)
+	}
+	fsys.Kill()
+	s = mustOpen(t, fsys, testOptions("a"))
+	if b := takeNow(s, "a"); b.ID != stuck.ID {
+		t.Fatalf("after a restart batch %d comes first, want %d", b.ID, stuck.ID)
+	}
+	if err := s.Done("a", stuck.ID, Outcome{Delivered: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if b := takeNow(s, "a"); b == nil || b.ID != window+1 {
+		t.Errorf("after the stuck batch comes %v, want batch %d", b, window+1)
+	}
+}
+
 func TestNextWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := mustOpen(t, memfs.New(), testOptions("a", "b"))
@@ -326,8 +358,16 @@ func TestBudgetHolds(t *testing.T) {
 		if round == 0 && int64(frames)*3000 < o.Budget*6/10 {
 			t.Errorf("only %d frames of 3000 bytes fit into %d bytes", frames, o.Budget)
 		}
+		for err := error(nil); err == nil; { // what continues a batch may use the last of it
+			more := rows(data, 1)
+			more[0].Batch = s.batches[len(s.batches)-1].id
+			_, err = s.Append(more, nil)
+		}
 		if err := s.SetAside("a", 1, bytes.Repeat([]byte("x"), 60000), "does not fit"); err != nil {
 			t.Errorf("a full spool sets nothing aside: %v", err)
+		}
+		if used := fsys.Used(); used > o.Budget {
+			t.Errorf("files take %d bytes of %d after one was set aside", used, o.Budget)
 		}
 		for b := takeNow(s, "a"); b != nil; b = takeNow(s, "a") {
 			if err := s.Done("a", b.ID, Outcome{Delivered: b.Rows}); err != nil {
@@ -419,6 +459,7 @@ func TestDiskFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := fsys.Used()
+	fsys.SetCapacity(before)
 	for b := takeNow(s, "a"); b != nil; b = takeNow(s, "a") {
 		if err := s.Done("a", b.ID, Outcome{Delivered: b.Rows}); err != nil {
 			t.Fatalf("a full disk does not let a cursor move: %v", err)

@@ -1,0 +1,180 @@
+package memfs
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/openloganalytics/agent/internal/vfs"
+)
+
+var errTest = errors.New("test")
+
+func create(t *testing.T, m *FS, name, data string) vfs.File {
+	t.Helper()
+	f, err := m.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, f, data, 0)
+	return f
+}
+
+func write(t *testing.T, f vfs.File, data string, off int64) {
+	t.Helper()
+	if _, err := f.WriteAt([]byte(data), off); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// crashes returns the states of one file that many crashes leave.
+func crashes(m *FS, name string) map[string]bool {
+	seen := map[string]bool{}
+	rng := rand.New(rand.NewPCG(1, 1))
+	for range 400 {
+		data := m.Crash(rng).ReadFile(name)
+		if data == nil {
+			seen["missing"] = true
+			continue
+		}
+		seen[string(data)] = true
+	}
+	return seen
+}
+
+func TestCrashKeepsWhatIsSynced(t *testing.T) {
+	m := New()
+	f := create(t, m, "x", "synced")
+	must(t, f.Sync())
+	if seen := crashes(m, "x"); !seen["missing"] || !seen["synced"] || len(seen) != 2 {
+		t.Errorf("before SyncDir a crash leaves %v", seen)
+	}
+	must(t, m.SyncDir())
+	if seen := crashes(m, "x"); !seen["synced"] || len(seen) != 1 {
+		t.Errorf("after SyncDir a crash leaves %v", seen)
+	}
+	far := int64(10 * sector)
+	write(t, f, "more", far)
+	seen := crashes(m, "x")
+	old, whole, torn := seen["synced"], false, false
+	for state := range seen {
+		if !bytes.HasPrefix([]byte(state), []byte("synced")) {
+			t.Fatalf("a synced sector was lost: %q", state)
+		}
+		end := int64(len(state)) == far+4
+		whole = whole || end && state[far:] == "more"
+		torn = torn || end && state[far:] != "more"
+	}
+	if !old || !whole || !torn {
+		t.Errorf("crashes leave the old file: %v, the new one: %v, a torn one: %v; want all three", old, whole, torn)
+	}
+}
+
+func TestCrashKeepsNamesApart(t *testing.T) {
+	m := New()
+	must(t, create(t, m, "old", "old").Sync())
+	must(t, create(t, m, "new", "new").Sync())
+	must(t, m.SyncDir())
+	must(t, m.Rename("new", "old"))
+	if seen := crashes(m, "old"); !seen["old"] || !seen["new"] || len(seen) != 2 {
+		t.Errorf("a rename that is not durable leaves %v", seen)
+	}
+	must(t, m.SyncDir())
+	must(t, m.Remove("old"))
+	if seen := crashes(m, "old"); !seen["new"] || !seen["missing"] || len(seen) != 2 {
+		t.Errorf("a removal that is not durable leaves %v", seen)
+	}
+}
+
+// TestFailedSyncDropsPages: a later sync that succeeds must not make good what
+// an earlier one has dropped, or no test could tell who relies on that.
+func TestFailedSyncDropsPages(t *testing.T) {
+	m := New()
+	f := create(t, m, "x", "data")
+	must(t, m.SyncDir())
+	m.Fail(Fault{Op: Sync, N: 1, Err: errTest})
+	if err := f.Sync(); !errors.Is(err, errTest) {
+		t.Fatalf("Sync: %v", err)
+	}
+	must(t, f.Sync())
+	if seen := crashes(m, "x"); len(seen) < 2 {
+		t.Errorf("after a failed and a good sync a crash leaves only %v", seen)
+	}
+	write(t, f, "data", 0)
+	must(t, f.Sync())
+	if seen := crashes(m, "x"); len(seen) != 1 || !seen["data"] {
+		t.Errorf("after it was written again and synced a crash leaves %v", seen)
+	}
+}
+
+func TestKillKeepsBytesAndEndsHandles(t *testing.T) {
+	m := New()
+	if _, err := m.Lock(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Lock(); err == nil {
+		t.Error("the lock has two owners")
+	}
+	f := create(t, m, "x", "not synced")
+	m.Kill()
+	if _, err := f.WriteAt([]byte("late"), 0); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("a dead process writes: %v", err)
+	}
+	if got := m.ReadFile("x"); string(got) != "not synced" {
+		t.Errorf("after a kill the file holds %q", got)
+	}
+	if _, err := m.Lock(); err != nil {
+		t.Errorf("the lock of a dead process holds: %v", err)
+	}
+}
+
+func TestFaults(t *testing.T) {
+	m := New()
+	m.Fail(Fault{Op: Write, N: 2, Err: errTest, Short: 3})
+	f := create(t, m, "x", "first")
+	if n, err := f.WriteAt([]byte("second"), 5); n != 3 || !errors.Is(err, errTest) {
+		t.Errorf("the second write: %d bytes, %v", n, err)
+	}
+	write(t, f, "!", 8)
+	if got := m.ReadFile("x"); string(got) != "firstsec!" {
+		t.Errorf("the file holds %q", got)
+	}
+	if n := m.Count(Write); n != 3 {
+		t.Errorf("%d writes are counted, want 3", n)
+	}
+	m.Fail(Fault{Op: Any, N: 2, Err: errTest, Sticky: true})
+	if _, err := m.List(); err != nil {
+		t.Error(err)
+	}
+	for range 2 {
+		if _, err := m.List(); !errors.Is(err, errTest) {
+			t.Errorf("a fault that stays: %v", err)
+		}
+	}
+	m.Heal()
+	if _, err := m.List(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCapacity(t *testing.T) {
+	m := New()
+	m.SetCapacity(8)
+	f := create(t, m, "x", "12345")
+	if n, err := f.WriteAt([]byte("6789"), 5); n != 3 || !errors.Is(err, vfs.ErrNoSpace) {
+		t.Errorf("a write over the end of the disk: %d bytes, %v", n, err)
+	}
+	write(t, f, "over", 0) // what is there needs no room
+	if free, err := m.Free(); free != 0 || err != nil {
+		t.Errorf("%d bytes are free, %v", free, err)
+	}
+}
