@@ -72,10 +72,7 @@ func Run(ctx context.Context, o Options) error {
 			o.Log.Error("cannot close the spool", "error", err)
 		}
 	}()
-	in, err := newIntake(queue, o.Log)
-	if err != nil {
-		return err
-	}
+	in := newIntake(queue, o.Log)
 	m := newMonitor(o, queue, in)
 
 	clients := make([]*workspace.Client, 0, len(o.Config.Workspaces))
@@ -153,11 +150,23 @@ func background(ctx context.Context, log *logfile.Logger, c *workspace.Client) {
 	}
 }
 
+// openSpool opens the queue. One that a newer version wrote is left for that
+// version, and a new one is opened beside it.
 func openSpool(o Options) (*spool.Spool, error) {
-	if err := os.MkdirAll(o.Layout.SpoolDir(), 0o700); err != nil {
+	queue, err := openSpoolIn(o, o.Layout.SpoolDir())
+	if !errors.Is(err, spool.ErrNewer) {
+		return queue, err
+	}
+	beside := fmt.Sprintf("%s-%d", o.Layout.SpoolDir(), spool.Format)
+	o.Log.Warn("the spool was written by a newer version, which will deliver what is in it; another is used meanwhile", "spool", beside)
+	return openSpoolIn(o, beside)
+}
+
+func openSpoolIn(o Options, dir string) (*spool.Spool, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make spool folder: %w", err)
 	}
-	fs, err := vfs.OS(o.Layout.SpoolDir())
+	fs, err := vfs.OS(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open spool folder: %w", err)
 	}

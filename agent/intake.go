@@ -61,7 +61,7 @@ type openBatch struct {
 	label []byte
 }
 
-func newIntake(s *spool.Spool, log *logfile.Logger) (*intake, error) {
+func newIntake(s *spool.Spool, log *logfile.Logger) *intake {
 	in := &intake{
 		spool: s, log: log, compressor: record.NewCompressor(),
 		checkpoints: map[string][]byte{}, emitted: 1,
@@ -70,14 +70,19 @@ func newIntake(s *spool.Spool, log *logfile.Logger) (*intake, error) {
 	saved := s.Checkpoint(ledgerKey)
 	if saved == nil {
 		in.ledger = ledger.New()
-		return in, nil
+		return in
 	}
 	l, err := ledger.Decode(saved)
 	if err != nil {
-		return nil, fmt.Errorf("read ledger: %w", err)
+		// The account is lost, the records are not: it begins anew beside it.
+		log.Error("the ledger cannot be read; it is set aside and begun anew", "error", err)
+		in.checkpoints[ledgerKey+" set aside"] = saved
+		in.ledger, in.dirty = ledger.New(), true
+		signal(in.first)
+		return in
 	}
 	in.ledger = l
-	return in, nil
+	return in
 }
 
 // run commits groups until ctx ends, then commits what is left and returns.

@@ -42,10 +42,7 @@ func openTestSpool(t *testing.T, fs vfs.FS) *spool.Spool {
 // startIntake runs an intake on the spool; stop ends it as a clean stop does.
 func startIntake(t *testing.T, s *spool.Spool) (in *intake, stop func()) {
 	t.Helper()
-	in, err := newIntake(s, logfile.Discard())
-	if err != nil {
-		t.Fatal(err)
-	}
+	in = newIntake(s, logfile.Discard())
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { in.run(ctx) })
@@ -318,6 +315,28 @@ func TestLossesAreTold(t *testing.T) {
 		}
 		if n := strings.Count(text, `"Category":"Records lost"`); n != 3 {
 			t.Errorf("%d rows, want 3", n)
+		}
+	})
+}
+
+func TestUnreadableLedgerIsSetAside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openTestSpool(t, memfs.New())
+		if _, err := s.Append(nil, []spool.Checkpoint{{Key: ledgerKey, Value: []byte("odd")}}); err != nil {
+			t.Fatal(err)
+		}
+		in, stop := startIntake(t, s)
+		if err := emitRows(t.Context(), in, testTable, 1, 2); err != nil {
+			t.Fatal(err)
+		}
+		stop()
+		if got := string(s.Checkpoint(ledgerKey + " set aside")); got != "odd" {
+			t.Errorf("set aside is %q", got)
+		}
+		if l, err := ledger.Decode(s.Checkpoint(ledgerKey)); err != nil {
+			t.Errorf("the new ledger is %+v, %v", l, err)
+		} else if read, _ := l.Totals(); read != 2 {
+			t.Errorf("the new ledger has read %d", read)
 		}
 	})
 }
