@@ -46,9 +46,21 @@ func (d *delivery) split(ctx context.Context, body []byte, batch *spool.Batch, w
 	}
 }
 
+// maxAlone is how many rows of a batch are refused alone before it is clear
+// that the fault is not theirs.
+const maxAlone = 16
+
+// hopeless reports whether the destination refuses whatever is in this batch:
+// the table is at fault, not a row.
+func (d *delivery) hopeless() bool { return d.outcome.Delivered == 0 && d.aside >= maxAlone }
+
 // send delivers rows of which nothing is known yet. It reports whether the
 // destination took them all, and false for ok when ctx ended first.
 func (d *delivery) send(ctx context.Context, rows [][]byte) (clean, ok bool) {
+	if d.hopeless() {
+		d.setAside(record.Body(d.table, rows), d.why, len(rows))
+		return false, true
+	}
 	result, ok := d.attempts(ctx, rows)
 	switch {
 	case !ok:
@@ -63,11 +75,11 @@ func (d *delivery) send(ctx context.Context, rows [][]byte) (clean, ok bool) {
 // refused deals with rows that the destination did not take as they are: a
 // single one is set aside, of more the halves are sent. One bad row among n
 // costs at most 2·log2(n) + 1 requests, because where a clean half shows that
-// the other is bad that is halved without asking. No row is set aside that was
-// not refused alone.
+// the other is bad that is halved without asking. A row is set aside that was
+// refused alone, and the rest of a batch of which nothing at all is taken.
 func (d *delivery) refused(ctx context.Context, rows [][]byte, result Result) (ok bool) {
-	if len(rows) == 1 {
-		d.setAside(record.Body(d.table, rows), result.Why, 1)
+	if len(rows) == 1 || d.hopeless() {
+		d.setAside(record.Body(d.table, rows), result.Why, len(rows))
 		return true
 	}
 	half := len(rows) / 2

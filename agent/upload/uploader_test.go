@@ -531,6 +531,32 @@ func TestU05PoisonRow(t *testing.T) {
 	}
 }
 
+// TestU05WholeTableIsRefused: where nothing of a batch is taken, that is found
+// out by few requests and costs no more; other tables and batches go on.
+func TestU05WholeTableIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "a")
+		w.append(5000, 1000)
+		w.append(1, 1)
+		d := newDestination(t, "a", func(a attempt) Result {
+			if !slices.Contains(a.rows, 5000) {
+				return Result{Answer: Refused, Code: "request-refused", Why: "400 InvalidLogType"}
+			}
+			return accepted
+		})
+		w.run(d)
+		if n := len(d.made()); n > 60 {
+			t.Errorf("%d requests for a batch that is refused whatever is in it", n)
+		}
+		if s := w.stats("a"); s.Delivered != 1 || s.Refused != 5000 || s.Waiting != 0 || s.Lost != 0 {
+			t.Errorf("%+v", s)
+		}
+		if got := w.aside(); len(got) != 5000 {
+			t.Errorf("%d rows are set aside, want every one", len(got))
+		}
+	})
+}
+
 // TestU05NoInnocentRowIsSetAside: two rows that are refused only together are
 // both delivered.
 func TestU05NoInnocentRowIsSetAside(t *testing.T) {

@@ -19,7 +19,7 @@ import (
 
 func TestTable(t *testing.T) {
 	for name, logType := range map[string]string{
-		"MyApp_CL": "MyApp", "a_CL": "a", "Web_2_CL": "Web_2", "X_CL_CL": "X_CL",
+		"MyApp_CL": "MyApp", "ab_CL": "a", "Web_2_CL": "Web_2", "X_CL_CL": "X_CL",
 		strings.Repeat("x", 100) + "_CL": strings.Repeat("x", 100),
 	} {
 		got, err := Table(name)

@@ -17,7 +17,7 @@ const maxName = 100
 const timeField = "Timestamp"
 
 // Table returns the custom table <Name>_CL. Name begins with a letter, goes on
-// with letters, digits and underscores, and has at most 100 of them.
+// with letters, digits and underscores, and has 2 to 100 of them.
 func Table(name string) (*record.Table, error) {
 	logType, found := strings.CutSuffix(name, suffix)
 	if !found {
@@ -25,6 +25,9 @@ func Table(name string) (*record.Table, error) {
 	}
 	if len(logType) > maxName {
 		return nil, fmt.Errorf("check table name %.120q: %d characters stand before %s, at most %d may", name, len(logType), suffix, maxName)
+	}
+	if len(logType) < 2 {
+		return nil, fmt.Errorf("check table name %.120q: before %s at least two characters must stand", name, suffix)
 	}
 	if !plain(logType) {
 		return nil, fmt.Errorf("check table name %.120q: before %s it must be a letter and then letters, digits and underscores", name, suffix)
