@@ -19,7 +19,7 @@ import (
 
 func TestTable(t *testing.T) {
 	for name, logType := range map[string]string{
-		"MyApp_CL": "MyApp", "ab_CL": "a", "Web_2_CL": "Web_2", "X_CL_CL": "X_CL",
+		"MyApp_CL": "MyApp", "ab_CL": "ab", "Web_2_CL": "Web_2", "X_CL_CL": "X_CL",
 		strings.Repeat("x", 100) + "_CL": strings.Repeat("x", 100),
 	} {
 		got, err := Table(name)
@@ -32,7 +32,7 @@ func TestTable(t *testing.T) {
 			t.Errorf("Table(%q): %s", name, diff)
 		}
 	}
-	for _, bad := range []string{"", "MyApp", "_CL", "MyApp_cl", "1App_CL", "_App_CL", "My-App_CL", "My App_CL", "Größe_CL", strings.Repeat("x", 101) + "_CL"} {
+	for _, bad := range []string{"", "MyApp", "_CL", "a_CL", "MyApp_cl", "1App_CL", "_App_CL", "My-App_CL", "My App_CL", "Größe_CL", strings.Repeat("x", 101) + "_CL"} {
 		if got, err := Table(bad); err == nil {
 			t.Errorf("Table(%q) = %+v, want an error", bad, got)
 		}
