@@ -36,6 +36,9 @@ func check(ctx context.Context) error {
 	if os.Getenv("WAH_STEP") == "uninstall" {
 		return errors.Join(end(ctx), nothingLeft())
 	}
+	if err := unprivileged(); err != nil {
+		return err
+	}
 	want, err := readWritten(inside)
 	if err != nil {
 		return err
@@ -222,6 +225,41 @@ func noListener(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// mayReadAll is CAP_DAC_READ_SEARCH in a set of capabilities.
+const mayReadAll = 1 << 2
+
+// unprivileged fails unless the agent runs, as a user of its own, with no right
+// but the one to read files.
+func unprivileged() error {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		// Most entries are no processes of ours, and any may have ended.
+		command, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
+		if err != nil || !bytes.HasSuffix(command, []byte(product.Name+"\x00run\x00")) {
+			continue
+		}
+		status, err := os.ReadFile(filepath.Join("/proc", e.Name(), "status"))
+		if err != nil {
+			return err
+		}
+		for _, bad := range []string{`(?m)^Uid:.*\b0\b`, `(?m)^Gid:.*\b0\b`} {
+			if m := regexp.MustCompile(bad).Find(status); m != nil {
+				return fmt.Errorf("the agent runs as root: %s", m)
+			}
+		}
+		for _, m := range regexp.MustCompile(`(?m)^Cap(?:Prm|Eff):\s+([0-9a-f]+)$`).FindAllSubmatch(status, -1) {
+			if rights, err := strconv.ParseUint(string(m[1]), 16, 64); err != nil || rights&^mayReadAll != 0 {
+				return fmt.Errorf("the agent has more rights than to read files: %s", m[0])
+			}
+		}
+		return nil
+	}
+	return errors.New("no agent runs")
 }
 
 // keyUnseen fails when a workspace key stands in a command line, in an
