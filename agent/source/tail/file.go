@@ -31,12 +31,14 @@ type file struct {
 	busy bool
 	hung bool
 
-	outside  bool // its path matches no pattern
-	newcomer bool // it may be a copy of a file that is followed
+	stem     string // of the path that it was first found under
+	outside  bool   // its path matches no pattern
+	newcomer bool   // it may be a copy of a file that is followed
 	former   *former
 	after    *file     // whose path it took: its bytes come first
 	held     time.Time // since when a newcomer waits for the fate of its original
 	skipped  int64     // bytes of the line that is being skipped
+	ahead    ahead
 
 	job      job // what to do in place of a look
 	queued   bool
@@ -54,8 +56,9 @@ type file struct {
 // A former is what a file was before it was truncated.
 type former struct {
 	mark
-	unread int64 // bytes that are known to have been there after the offset
-	until  time.Time
+	unread  int64 // bytes that are known to have been there after the offset
+	records int64 // how many records they are
+	until   time.Time
 }
 
 const blockSize = 256 << 10 // bytes that a look reads

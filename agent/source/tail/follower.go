@@ -65,8 +65,9 @@ type follower struct {
 	watch *watcher // nil when files are looked at at intervals only
 
 	files map[identity]*file
-	paths map[string]*file // who was last seen at a path
-	saved saved            // marks whose file was not found yet
+	paths map[string]*file              // who was last seen at a path
+	stems map[string]map[*file]struct{} // what their rotated copies are named after
+	saved saved                         // marks whose file was not found yet
 
 	urgent, ready []*file // to look at, in order
 	turn          int
@@ -84,26 +85,36 @@ type follower struct {
 	soonScan   time.Time         // no scan before, whatever happens
 	troubles   map[string]string // by pattern
 	started    bool              // the first scan is done
+	vigils     chan vigil
+	watching   bool  // a round of a vigil is under way
+	emitting   *file // whose lines are being handed over
 	scanning   bool
 	scanned    chan func(context.Context) error
 	begun      time.Time
 	unmarked   []string // patterns that are used for the first time
 	ending     int      // files that are to be read from their end and have no mark
 	compressed int
+
+	deletedLimit int64
 }
 
 func newFollower(o Options, out source.Emitter, lines Lines) *follower {
 	return &follower{
-		o: o, out: out, lines: lines, guard: newGuard(o.Deny), prefix: "tail:" + o.Name + ":",
+		o: o, out: out, lines: lines, guard: newGuard(o.Deny), prefix: o.Name + ":",
 		hints: newHints(),
 		files: make(map[identity]*file), paths: make(map[string]*file), saved: make(saved),
-		cut: make(map[*file]struct{}), troubles: make(map[string]string),
+		stems: make(map[string]map[*file]struct{}),
+		cut:   make(map[*file]struct{}), troubles: make(map[string]string),
 		results: make(chan result, maxHung+1), scanned: make(chan func(context.Context) error, 1),
-		handleLimit: maxOpen, begun: time.Now(),
+		vigils:      make(chan vigil, 1),
+		handleLimit: maxOpen, deletedLimit: maxDeleted, begun: time.Now(),
 	}
 }
 
 func (t *follower) run(ctx context.Context) error {
+	if err := t.out.Flush(ctx); err != nil { // an earlier run may have emitted what is not durable yet
+		return fmt.Errorf("flush what was read before: %w", err)
+	}
 	t.startWatch()
 	if err := t.load(ctx); err != nil {
 		return err
@@ -124,6 +135,8 @@ func (t *follower) run(ctx context.Context) error {
 		case then := <-t.scanned:
 			t.scanning = false
 			err = then(ctx)
+		case v := <-t.vigils: // the spool took the lines before the round ended
+			t.endVigil(v)
 		}
 		if err != nil {
 			return err
@@ -163,15 +176,17 @@ func (t *follower) close() {
 	if t.watch != nil {
 		t.watch.close()
 	}
-	patience := time.NewTimer(hangAfter)
-	defer patience.Stop()
-	for waiting := true; waiting && (t.scanning || t.active != nil && t.active.busy); {
+	enough := time.NewTimer(hangAfter)
+	defer enough.Stop()
+	for waiting := true; waiting && (t.scanning || t.watching || t.active != nil && t.active.busy); {
 		select {
 		case r := <-t.results:
 			r.f.busy = false
 		case <-t.scanned:
 			t.scanning = false
-		case <-patience.C:
+		case v := <-t.vigils:
+			t.endVigil(v)
+		case <-enough.C:
 			waiting = false
 		}
 	}
@@ -422,7 +437,7 @@ func (t *follower) rest(f *file, now time.Time) {
 // expire ends the search for a copy of what f was before it was truncated.
 func (t *follower) expire(f *file, now time.Time) {
 	if !now.Before(f.former.until) {
-		t.lose(lostTruncated, f, f.former.unread)
+		t.loseFormer(f)
 		t.reunite(f)
 	}
 }
@@ -433,25 +448,31 @@ func (t *follower) reunite(f *file) {
 	delete(t.cut, f)
 }
 
-// lose enters bytes into the ledger that were in f and cannot be read.
-func (t *follower) lose(reason string, f *file, bytes int64) {
+// lose enters bytes into the ledger that were in f and cannot be read, which
+// are so many records; none when they are parts of records only.
+func (t *follower) lose(reason string, f *file, bytes, records int64) {
 	if bytes <= 0 {
 		return
 	}
 	now := time.Now()
-	t.out.Lost(source.Loss{Reason: reason, Class: f.label, Bytes: bytes, First: now, Last: now})
+	t.out.Lost(source.Loss{Reason: reason, Class: f.label, Records: records, Bytes: bytes, First: now, Last: now})
+}
+
+// loseFormer enters what f was before it was truncated.
+func (t *follower) loseFormer(f *file) {
+	t.lose(lostTruncated, f, f.former.unread, f.former.records)
 }
 
 // loseRest enters what is lost with f, when unread bytes of it were not read.
 func (t *follower) loseRest(f *file, unread int64) {
 	switch {
 	case f.is(skipping):
-		t.lose(lostLongLine, f, f.skipped)
+		t.lose(lostLongLine, f, f.skipped, 0)
 	case !f.refused:
-		t.lose(lostDeleted, f, unread)
+		t.lose(lostDeleted, f, unread, f.ahead.records(f.offset, unread))
 	}
 	if f.former != nil {
-		t.lose(lostTruncated, f, f.former.unread)
+		t.loseFormer(f)
 		t.reunite(f)
 	}
 }

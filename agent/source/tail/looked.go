@@ -26,7 +26,8 @@ func (t *follower) looked(ctx context.Context, f *file, found finding) error {
 	case grown:
 		return t.consume(ctx, f, found, now)
 	case passed:
-		t.lose(lostZeros, f, found.hole)
+		f.ahead.pass(nil, f.offset)
+		t.lose(lostZeros, f, found.hole, 0)
 		t.dues.set(f, now)
 		return t.save(ctx, f)
 	case truncated:
@@ -132,6 +133,7 @@ func (c *cursor) after(f *file, n int) mark {
 
 func (c *cursor) pass(f *file, n int) {
 	f.mark = c.after(f, n)
+	f.ahead.pass(c.rest()[:n], f.offset)
 	c.at += n
 }
 
@@ -228,10 +230,14 @@ func (t *follower) emit(ctx context.Context, f *file, c *cursor, n int, flags by
 	m.set(flags)
 	block := c.rest()[:n]
 	fill := func(b *record.Batch) { t.lines(b, f.label, block) }
-	if err := t.out.Emit(ctx, t.o.Table, fill, source.Checkpoint{Key: f.key, Value: m.encode()}); err != nil {
+	t.emitting = f
+	err := t.hand(ctx, fill, source.Checkpoint{Key: f.key, Value: m.encode()})
+	t.emitting = nil
+	if err != nil {
 		return fmt.Errorf("emit lines of %s: %w", f.label, err)
 	}
 	f.mark, f.saved = m, true
+	f.ahead.pass(block, f.offset)
 	c.at += n
 	return nil
 }
@@ -246,7 +252,7 @@ func (t *follower) skip(ctx context.Context, f *file, c *cursor) error {
 		return nil
 	}
 	c.pass(f, end+1)
-	t.lose(lostLongLine, f, f.skipped+int64(end))
+	t.lose(lostLongLine, f, f.skipped+int64(end), 0)
 	f.skipped = 0
 	f.clear(skipping)
 	return t.save(ctx, f)
@@ -259,7 +265,7 @@ func (t *follower) save(ctx context.Context, files ...*file) error {
 		f.saved = true
 		at = append(at, source.Checkpoint{Key: f.key, Value: f.encode()})
 	}
-	if err := t.out.Emit(ctx, t.o.Table, nil, at...); err != nil {
+	if err := t.hand(ctx, nil, at...); err != nil {
 		return fmt.Errorf("save place in %s: %w", files[0].label, err)
 	}
 	return nil

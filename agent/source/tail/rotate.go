@@ -3,6 +3,7 @@ package tail
 import (
 	"context"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"strings"
@@ -105,12 +106,13 @@ func (t *follower) forget(ctx context.Context, f *file, unread int64) error {
 		delete(t.paths, f.where())
 	}
 	delete(t.files, f.id)
+	t.strike(f)
 	t.untrouble(f)
 	t.stopEnding(f)
 	if !f.saved {
 		return nil
 	}
-	if err := t.out.Emit(ctx, t.o.Table, nil, source.Checkpoint{Key: f.key}); err != nil {
+	if err := t.hand(ctx, nil, source.Checkpoint{Key: f.key}); err != nil {
 		return fmt.Errorf("forget place in %s: %w", f.label, err)
 	}
 	return nil
@@ -119,10 +121,11 @@ func (t *follower) forget(ctx context.Context, f *file, unread int64) error {
 // truncated starts f anew, and looks for a copy of what it was.
 func (t *follower) truncated(f *file, unread int64, now time.Time) {
 	t.o.Log.Debug("a file was truncated or written anew", "file", f.where(), "offset", f.offset)
-	old := f.mark
+	old, records := f.mark, f.ahead.records(f.offset, unread)
+	f.ahead = ahead{}
 	f.mark = mark{id: old.id, label: old.label, path: old.path, flags: old.flags &^ skipping}
 	if old.is(skipping) {
-		t.lose(lostLongLine, f, f.skipped)
+		t.lose(lostLongLine, f, f.skipped, 0)
 		f.skipped, unread = 0, 0
 	}
 	f.hole, f.need, f.more, f.refused = false, 0, false, false
@@ -131,13 +134,13 @@ func (t *follower) truncated(f *file, unread int64, now time.Time) {
 	t.dues.set(f, now)
 	t.untrouble(f)
 	if old.headLen == 0 { // nothing to know a copy by
-		t.lose(lostTruncated, f, unread)
+		t.lose(lostTruncated, f, unread, records)
 		return
 	}
 	if f.former != nil { // cut twice before a copy was found
-		t.lose(lostTruncated, f, f.former.unread)
+		t.loseFormer(f)
 	}
-	f.former = &former{mark: old, unread: unread, until: now.Add(formerFor)}
+	f.former = &former{mark: old, unread: unread, records: records, until: now.Add(formerFor)}
 	t.cut[f] = struct{}{}
 	from := f.home()
 	f.job = func([]byte) func(context.Context) error {
@@ -242,8 +245,8 @@ func (t *follower) hold(f *file, data []byte, now time.Time) bool {
 // bytes; one that was truncated goes first.
 func (t *follower) original(f *file, data []byte) *file {
 	var live *file
-	for _, c := range t.files {
-		if c == f || c.busy || !strings.HasPrefix(filepath.Base(f.where()), stem(c.label)) {
+	for c := range t.akin(f) {
+		if c == f || c.busy {
 			continue
 		}
 		if c.former != nil && begins(data, &c.former.mark) {
@@ -254,6 +257,36 @@ func (t *follower) original(f *file, data []byte) *file {
 		}
 	}
 	return live
+}
+
+// akin yields the files whose rotated copy f may be by its name.
+func (t *follower) akin(f *file) iter.Seq[*file] {
+	base := filepath.Base(f.where())
+	return func(yield func(*file) bool) {
+		for i := range base {
+			for c := range t.stems[base[:i+1]] {
+				if !yield(c) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// enrol lets akin find f, and strike ends that.
+func (t *follower) enrol(f *file) {
+	f.stem = stem(f.label)
+	if t.stems[f.stem] == nil {
+		t.stems[f.stem] = make(map[*file]struct{})
+	}
+	t.stems[f.stem][f] = struct{}{}
+}
+
+func (t *follower) strike(f *file) {
+	delete(t.stems[f.stem], f)
+	if len(t.stems[f.stem]) == 0 {
+		delete(t.stems, f.stem)
+	}
 }
 
 func begins(data []byte, m *mark) bool {

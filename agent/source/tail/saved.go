@@ -174,7 +174,7 @@ func (t *follower) forgetKeys(ctx context.Context, keys ...string) error {
 	for _, key := range keys {
 		at = append(at, source.Checkpoint{Key: key})
 	}
-	if err := t.out.Emit(ctx, t.o.Table, nil, at...); err != nil {
+	if err := t.hand(ctx, nil, at...); err != nil {
 		return fmt.Errorf("forget checkpoints: %w", err)
 	}
 	return nil

@@ -79,6 +79,9 @@ func (t *follower) scan() sight {
 	return s
 }
 
+// scanPause is how long to wait after a scan that took so long.
+func scanPause(took time.Duration) time.Duration { return min(max(300*took, minScan), maxScan) }
+
 // listable returns why the folder, if there is one, cannot be listed.
 func listable(dir string) error {
 	if st, err := statPath(dir); err != nil || st.kind != fs.ModeDir {
@@ -122,7 +125,7 @@ func (t *follower) startScan() {
 		took := time.Since(start)
 		t.scanned <- func(ctx context.Context) error {
 			now := time.Now()
-			t.nextScan, t.soonScan = now.Add(min(max(300*took, minScan), maxScan)), now.Add(10*took)
+			t.nextScan, t.soonScan = now.Add(scanPause(took)), now.Add(10*took)
 			return t.seen(ctx, s)
 		}
 	}()
@@ -199,7 +202,7 @@ func (t *follower) markPatterns(ctx context.Context) error {
 	for _, p := range t.unmarked {
 		at = append(at, source.Checkpoint{Key: t.prefix + "pattern:" + p, Value: []byte{1}})
 	}
-	if err := t.out.Emit(ctx, t.o.Table, nil, at...); err != nil {
+	if err := t.hand(ctx, nil, at...); err != nil {
 		return fmt.Errorf("mark patterns as used: %w", err)
 	}
 	t.unmarked = nil
@@ -256,6 +259,7 @@ func (t *follower) add(path string, st status) *file {
 	f.outside = !t.matches(path)
 	t.files[st.id] = f
 	t.paths[path] = f
+	t.enrol(f)
 	t.enqueue(f)
 	return f
 }

@@ -17,7 +17,13 @@ func lstatPath(path string) (status, error) {
 }
 
 func statFile(f *os.File) (status, error) {
-	return statAt(int(f.Fd()), "", unix.AT_EMPTY_PATH)
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return status{}, fmt.Errorf("stat file: %w", err)
+	}
+	var st status
+	closed := raw.Control(func(fd uintptr) { st, err = statAt(int(fd), "", unix.AT_EMPTY_PATH) })
+	return st, errors.Join(closed, err)
 }
 
 func statAt(fd int, path string, flags int) (status, error) {

@@ -14,7 +14,12 @@
 //     a copy that was made before the cut is found and read to its end.
 //   - no file: deleted. What is open is read to its end, then forgotten.
 //
-// What is known to be lost is told to Emitter.Lost with its exact bytes.
+// While the spool has no room nothing is read, but files go on being found and
+// held open, so that what is rotated away or deleted meanwhile is read later.
+//
+// What is known to be lost is told to Emitter.Lost with its exact bytes. Its
+// records are exact too for what waited for the spool; otherwise they are the
+// least that it can have been.
 package tail
 
 import (
@@ -33,7 +38,7 @@ import (
 
 // Options say what to follow and where the lines go.
 type Options struct {
-	// Name is the source's name; checkpoint keys begin with "tail:" and it.
+	// Name is the source's name, which checkpoint keys begin with.
 	Name string
 	// Table takes the rows.
 	Table *record.Table

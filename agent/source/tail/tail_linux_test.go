@@ -490,7 +490,7 @@ func TestF07CopyTruncateOutOfReachCountsTheLoss(t *testing.T) {
 		if got := len(r.lines()); got != len(first)+262 {
 			t.Errorf("%d lines, want %d", got, len(first)+262)
 		}
-		r.wantLoss(source.Loss{Reason: "truncated-file", Class: "app.log", Bytes: (300 - 262) * 1000})
+		r.wantLoss(source.Loss{Reason: "truncated-file", Class: "app.log", Records: 300 - 262, Bytes: (300 - 262) * 1000})
 	}, "app.log")
 }
 
@@ -625,7 +625,7 @@ func TestF15DeletedWhileMuchIsUnread(t *testing.T) {
 		r.out.Unblock()
 		r.want(slices.Concat([]string{"first"}, unread, []string{"the last line has no end"})...)
 		r.out.Durable()
-		r.out.Checkpoints("tail:test:file:", func(key string, _ []byte) bool {
+		r.out.Checkpoints("test:file:", func(key string, _ []byte) bool {
 			t.Errorf("checkpoint %s is kept of a deleted file", key)
 			return true
 		})

@@ -1,0 +1,276 @@
+package tail
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/openloganalytics/agent/agent/record"
+	"github.com/openloganalytics/agent/agent/source"
+)
+
+const (
+	// patience is how long the spool may take before a vigil is kept.
+	patience = time.Second
+	// maxDeleted bytes are kept on the disk by files that were deleted while the
+	// spool had no room; what was deleted first is given up beyond that.
+	maxDeleted = 1 << 30
+)
+
+// hand emits. While the spool has no room it keeps a vigil: files that appear
+// are opened, so that rotation cannot take them out of reach before they are
+// read, and what is waiting in them is counted, so that a loss is exact.
+func (t *follower) hand(ctx context.Context, fill func(*record.Batch), at ...source.Checkpoint) error {
+	taken := make(chan error, 1)
+	go func() { taken <- t.out.Emit(ctx, t.o.Table, fill, at...) }()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for {
+		select {
+		case err := <-taken:
+			return err
+		case v := <-t.vigils:
+			t.endVigil(v)
+			timer.Reset(scanPause(v.took))
+		case <-timer.C:
+			if t.started && !t.watching {
+				t.startVigil()
+			}
+		}
+	}
+}
+
+// A vigil is what one round over all files found.
+type vigil struct {
+	wards []ward
+	took  time.Duration
+}
+
+// A ward is one file as a round found it. What goes in is a copy, so that the
+// round shares nothing with the loop but the handle, which both only read.
+type ward struct {
+	mark   mark
+	path   string
+	gone   bool
+	handle *os.File
+	ahead  ahead
+
+	st     status
+	opened bool   // handle is new,
+	real   string // and this its path without links
+}
+
+// An ahead counts the lines from a file's offset on that wait to be read.
+type ahead struct {
+	to    int64 // counted so far; 0 when nothing is
+	lines int64
+	open  bool // bytes after the last line end
+	cut   bool // the file was truncated meanwhile: the count stands for what it was
+}
+
+// pass takes off what was read up to offset.
+func (a *ahead) pass(read []byte, offset int64) {
+	if a.to <= offset {
+		*a = ahead{}
+		return
+	}
+	a.lines -= int64(bytes.Count(read, []byte("\n")))
+}
+
+// records returns how many records the unread bytes from offset on are: at
+// least one, and exactly as many where all of them were counted.
+func (a *ahead) records(offset, unread int64) int64 {
+	n := a.lines
+	if a.open || a.to < offset+unread {
+		n++
+	}
+	return n
+}
+
+// startVigil starts a round off the loop.
+func (t *follower) startVigil() {
+	t.watching = true
+	if t.handles >= t.handleLimit {
+		t.closeIdle()
+	}
+	room := t.handleLimit - t.handles
+	wards := make(map[identity]ward, len(t.files))
+	for id, f := range t.files {
+		if f.busy || f.refused {
+			wards[id] = ward{gone: true} // known, and not looked at
+			continue
+		}
+		wards[id] = ward{mark: f.mark, path: f.where(), gone: f.gone, handle: f.handle, ahead: f.ahead}
+	}
+	go func() {
+		start := time.Now()
+		v := vigil{wards: t.round(wards, room)}
+		v.took = time.Since(start)
+		t.vigils <- v
+	}()
+}
+
+// round looks at the known files and at what else matches, and opens up to
+// room of those that have something to read.
+func (t *follower) round(known map[identity]ward, room int) []ward {
+	var found []ward
+	buf := make([]byte, 64<<10)
+	for _, path := range t.scan().paths {
+		st, err := statPath(path)
+		if _, ok := known[st.id]; err != nil || ok || st.kind != 0 {
+			continue
+		}
+		w := ward{mark: mark{id: st.id, label: path}, path: path, st: st}
+		if room > 0 && w.open(t.guard) {
+			room--
+		}
+		w.count(buf)
+		found = append(found, w)
+	}
+	for _, w := range known {
+		if !w.stat() {
+			continue
+		}
+		if w.handle == nil && w.st.size > w.mark.offset && room > 0 && w.open(t.guard) {
+			room--
+		}
+		w.count(buf)
+		found = append(found, w)
+	}
+	return found
+}
+
+// stat finds out how the file is now, whether a path leads to it or not.
+func (w *ward) stat() bool {
+	var err error
+	if !w.gone {
+		w.st, err = statPath(w.path)
+		if err == nil && w.st.id == w.mark.id {
+			return true
+		}
+	}
+	if w.handle == nil {
+		return false
+	}
+	w.gone = true
+	w.st, err = statFile(w.handle)
+	return err == nil && w.st.id == w.mark.id
+}
+
+func (w *ward) open(g guard) bool {
+	h, st, final, err := g.open(w.path)
+	if err != nil {
+		return false // the next look says why
+	}
+	if st.id != w.mark.id {
+		_ = h.Close() // nothing was written
+		return false
+	}
+	w.handle, w.real, w.st, w.opened = h, final, st, true
+	return true
+}
+
+// count counts the lines that came since the last round, if the file is still
+// the one that they come after.
+func (w *ward) count(buf []byte) {
+	a := &w.ahead
+	if a.to == 0 {
+		a.to = w.mark.offset
+	}
+	switch {
+	case w.handle == nil || a.cut:
+		return
+	case w.st.size < a.to || w.st.size > a.to && !w.mark.holds(w.handle, w.st.size):
+		a.cut = true
+		return
+	}
+	for a.to < w.st.size {
+		n, err := w.handle.ReadAt(buf[:min(int64(len(buf)), w.st.size-a.to)], a.to)
+		if n == 0 {
+			w.st.size = a.to // counts what could be read
+			break
+		}
+		a.to += int64(n)
+		a.lines += int64(bytes.Count(buf[:n], []byte("\n")))
+		a.open = buf[n-1] != '\n'
+		if err != nil {
+			w.st.size = a.to
+		}
+	}
+}
+
+// endVigil takes over what a round found.
+func (t *follower) endVigil(v vigil) {
+	t.watching = false
+	var deleted []*file
+	for _, w := range v.wards {
+		f := t.files[w.mark.id]
+		if f == nil {
+			t.found(w.path, w.st, false)
+			f = t.files[w.mark.id]
+		}
+		if f == nil || f.busy || w.opened && f.handle != nil {
+			if w.opened {
+				_ = w.handle.Close() // nothing was written
+			}
+			continue
+		}
+		if w.opened {
+			f.handle, f.real = w.handle, w.real
+			t.handles++
+		}
+		if w.mark.offset != f.offset { // it was read on meanwhile
+			continue
+		}
+		f.ahead = w.ahead
+		if !f.ahead.cut && w.st.size > f.last.size {
+			f.last.size, f.check = w.st.size, true
+		}
+		if f == t.emitting || f.handle == nil {
+			continue
+		}
+		if w.gone && !f.gone {
+			t.detach(f, time.Now())
+			if g := t.paths[w.path]; g != nil {
+				g.after = f
+			}
+		}
+		if w.st.links == 0 {
+			deleted = append(deleted, f)
+		}
+	}
+	t.boundDeleted(deleted)
+}
+
+// boundDeleted gives up what was deleted first while files that no name leads
+// to hold more of the disk than they may.
+func (t *follower) boundDeleted(deleted []*file) {
+	slices.SortFunc(deleted, func(a, b *file) int { return a.moved.Compare(b.moved) })
+	var held int64
+	for _, f := range deleted {
+		held += f.last.size
+	}
+	for _, f := range deleted {
+		if held <= t.deletedLimit {
+			return
+		}
+		held -= f.last.size
+		t.abandon(f)
+	}
+}
+
+// abandon closes f, which no path leads to, before it was read to its end.
+func (t *follower) abandon(f *file) {
+	t.loseRest(f, f.last.size-f.offset)
+	f.last.size, f.skipped = f.offset, 0
+	f.clear(skipping)
+	f.gone = true
+	t.drop(f)
+	f.job = func([]byte) func(context.Context) error {
+		return func(ctx context.Context) error { return t.located(ctx, f, "") }
+	}
+	t.dues.remove(f)
+	t.enqueue(f)
+}
