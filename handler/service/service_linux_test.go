@@ -3,11 +3,14 @@ package service
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -33,7 +36,7 @@ func TestUnitsAreHardened(t *testing.T) {
 		t.Fatalf("this test asks systemd about the units: install the package systemd (%v)", err)
 	}
 	dir := t.TempDir()
-	for name, text := range unitFiles(testUnit()) {
+	for name, text := range unitFiles(testUnit(), 252) {
 		// The programs do not exist here; whether they do is not the question.
 		text = strings.ReplaceAll(text, "/opt/log-analytics-agent/current/log-analytics-agent", "/bin/true")
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
@@ -62,6 +65,57 @@ func TestUnitsAreHardened(t *testing.T) {
 	}
 }
 
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// The units, word for word, for an old, a usual and a new systemd.
+func TestUnitFiles(t *testing.T) {
+	for _, version := range []int{219, 252, 257} {
+		files := unitFiles(testUnit(), version)
+		var got strings.Builder
+		for _, name := range slices.Sorted(maps.Keys(files)) {
+			fmt.Fprintf(&got, "-- %s --\n%s", name, files[name])
+		}
+		golden := filepath.Join("testdata", fmt.Sprintf("units-%d.txt", version))
+		if *update {
+			if err := os.WriteFile(golden, []byte(got.String()), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(golden)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(want), got.String()); diff != "" {
+			t.Errorf("systemd %d (-want +got; -update writes %s):\n%s", version, golden, diff)
+		}
+	}
+}
+
+func TestVersionOfSystemd(t *testing.T) {
+	for out, want := range map[string]int{
+		"systemd 252 (252.38-1~deb12u1)\n+PAM": 252,
+		"systemd 219\n+PAM":                    219,
+		"systemd 257.4-1 (x)\n":                257,
+		"systemd x\n":                          0,
+		"":                                     0,
+	} {
+		s := &systemd{run: func(context.Context, string, ...string) (string, error) { return out, nil }}
+		got, err := s.version(t.Context())
+		if got != want || (err == nil) != (want > 0) {
+			t.Errorf("version of %q = %d, %v; want %d", out, got, err, want)
+		}
+	}
+}
+
+// Azure's DNS server shares its address with the guest agent's wire server.
+func TestAgentReachesAzuresDNS(t *testing.T) {
+	for name, text := range unitFiles(testUnit(), 252) {
+		if strings.Contains(text, "168.63.129.16") {
+			t.Errorf("%s cuts the agent off from DNS:\n%s", name, text)
+		}
+	}
+}
+
 func TestUnitFollowsSettings(t *testing.T) {
 	u := testUnit()
 	has := func(text string, lines ...string) {
@@ -72,17 +126,17 @@ func TestUnitFollowsSettings(t *testing.T) {
 			}
 		}
 	}
-	files := unitFiles(u)
+	files := unitFiles(u, 252)
 	has(files["log-analytics-agent.service"],
 		"Type=notify", "WatchdogSec=60", "User=log-analytics-agent", "SupplementaryGroups=adm systemd-journal", "Slice=loganalyticsagent.slice",
 		"AmbientCapabilities=CAP_DAC_READ_SEARCH", "CapabilityBoundingSet=CAP_DAC_READ_SEARCH", "PrivateTmp=yes", "ProtectHome=yes",
-		"ReadWritePaths=/var/lib/log-analytics-agent/agent /var/log/log-analytics-agent", "Environment=GOMEMLIMIT=217MiB")
+		"ReadWritePaths=-/var/lib/log-analytics-agent/agent -/var/log/log-analytics-agent", "Environment=GOMEMLIMIT=217MiB")
 	has(files["loganalyticsagent.slice"], "CPUQuota=20%", "MemoryMax=256M")
 	has(files["log-analytics-agent-report.path"], "PathChanged=/var/lib/log-analytics-agent/agent/health.json")
 	has(files["log-analytics-agent-report.service"], "ReadWritePaths=/var/lib/log-analytics-agent/handler -/var/lib/waagent/P.T-1.0.0")
 
 	u.ReadAll, u.PrivateTmp, u.ProtectHome, u.Groups = false, false, false, nil
-	text := unitFiles(u)["log-analytics-agent.service"]
+	text := unitFiles(u, 252)["log-analytics-agent.service"]
 	has(text, "CapabilityBoundingSet=", "PrivateTmp=no", "ProtectHome=read-only")
 	if strings.Contains(text, "CAP_DAC_READ_SEARCH") || strings.Contains(text, "SupplementaryGroups") {
 		t.Error("the unit has rights that nothing asks for")
@@ -101,6 +155,9 @@ func recorded(t *testing.T, fail string) (*systemd, *[]string) {
 	return &systemd{dir: t.TempDir(), run: func(_ context.Context, name string, args ...string) (string, error) {
 		call := name + " " + strings.Join(args, " ")
 		calls = append(calls, call)
+		if call == "systemctl --version" {
+			return "systemd 252 (252.38-1~deb12u1)\n+PAM +AUDIT\n", nil
+		}
 		if fail != "" && strings.Contains(call, fail) {
 			return "", errors.New("it fails")
 		}
@@ -127,7 +184,9 @@ func TestSystemdLife(t *testing.T) {
 	}
 	const service, path = "log-analytics-agent.service", "log-analytics-agent-report.path"
 	want := []string{
+		"systemctl --version",
 		"systemctl daemon-reload",
+		"systemctl --version",
 		fmt.Sprintf("systemctl enable --now %s %s", service, path),
 		fmt.Sprintf("systemctl enable %s %s", service, path),
 		fmt.Sprintf("systemctl restart %s %s", service, path),
@@ -160,7 +219,7 @@ func TestChangedUnitIsInstalledAgain(t *testing.T) {
 }
 
 func TestUnitOfSomebodyElseStays(t *testing.T) {
-	s, _ := recorded(t, "")
+	s, calls := recorded(t, "")
 	path := filepath.Join(s.dir, "log-analytics-agent.service")
 	if err := os.WriteFile(path, []byte("[Service]\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -168,8 +227,12 @@ func TestUnitOfSomebodyElseStays(t *testing.T) {
 	if _, err := s.Install(t.Context(), testUnit()); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("got %v, want an error that names the file", err)
 	}
-	if err := s.Remove(t.Context(), testUnit()); err != nil {
+	*calls = nil
+	if err := errors.Join(s.Stop(t.Context(), testUnit()), s.Remove(t.Context(), testUnit())); err != nil {
 		t.Error(err)
+	}
+	if len(*calls) > 0 {
+		t.Errorf("somebody else's unit was touched: %q", *calls)
 	}
 	if _, err := os.Stat(path); err != nil {
 		t.Errorf("the file is gone: %v", err)

@@ -8,16 +8,15 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
+	"runtime"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
 	"github.com/gofrs/flock"
+	"golang.org/x/sys/unix"
 
 	"github.com/openloganalytics/agent/internal/atomicfile"
 	"github.com/openloganalytics/agent/internal/logfile"
@@ -27,8 +26,8 @@ import (
 // SuperviseOptions is what the supervisor needs to know.
 type SuperviseOptions struct {
 	Layout paths.Layout
-	// Report brings the status file up to date; called after each change of the
-	// agent's health, one call at a time.
+	// Report brings the status file up to date; called at the start and after
+	// each change of the agent's health, one call at a time.
 	Report func(context.Context) error
 	Log    *logfile.Logger
 
@@ -41,12 +40,16 @@ type timing struct {
 	steady                    time.Duration // after which the back-off begins anew
 	watchdog                  time.Duration // silence after which the agent is hung
 	vanished                  time.Duration // between looks at the handler's folder
+	health                    time.Duration // between looks at the agent's health
 	lock                      time.Duration // to wait for another supervisor to end
 }
 
 func (t *timing) setDefaults() {
 	if *t == (timing{}) {
-		*t = timing{time.Second, 5 * time.Minute, 5 * time.Minute, time.Minute, time.Minute, 5 * time.Second}
+		*t = timing{
+			firstRestart: time.Second, lastRestart: 5 * time.Minute, steady: 5 * time.Minute, watchdog: time.Minute,
+			vanished: time.Minute, health: 5 * time.Second, lock: 5 * time.Second,
+		}
 	}
 }
 
@@ -83,7 +86,28 @@ func Supervise(ctx context.Context, o SuperviseOptions) error {
 		return err
 	}
 	w := &watch{o: o, s: s, unit: u, own: thisProcess(os.Getpid())}
-	return w.run(ctx)
+	// Who cannot say who he is could not be stopped.
+	if err := w.save(process{}); err != nil {
+		return fmt.Errorf("keep the supervisor's number: %w", err)
+	}
+	w.settle()
+	w.run(ctx)
+	return s.write(processes{})
+}
+
+// settle puts this process, and so the agent, where it depends on nobody: in
+// control groups of its own, and without core dumps, which could hold a key.
+func (w *watch) settle() {
+	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
+		w.o.Log.Warn("core dumps are not switched off", "error", err)
+	}
+	if w.o.Layout.Root() != "" || os.Geteuid() != 0 {
+		return
+	}
+	if err := joinOwnGroups(w.unit, w.own.PID); err != nil {
+		w.o.Log.Info("the control groups stay those of the starter, at least in part, without ceilings", "error", err)
+	}
+	w.o.Log.Info("supervisor started", "group", controlGroup(w.own.PID))
 }
 
 // A watch is a supervisor at work.
@@ -95,16 +119,12 @@ type watch struct {
 	restarts int
 }
 
-func (w *watch) run(ctx context.Context) error {
+func (w *watch) run(ctx context.Context) {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	reporting := make(chan error, 1)
-	go func() { reporting <- w.report(ctx) }()
-	gone := make(chan struct{})
-	go func() {
-		defer close(gone)
-		w.watchFolder(ctx, stop)
-	}()
+	var looking sync.WaitGroup
+	looking.Go(func() { w.report(ctx) })
+	looking.Go(func() { w.watchFolder(ctx, stop) })
 	wait := w.o.timing.firstRestart
 	for {
 		started := time.Now()
@@ -126,14 +146,10 @@ func (w *watch) run(ctx context.Context) error {
 		}
 		wait = min(2*wait, w.o.timing.lastRestart)
 	}
-	<-gone
-	if err := <-reporting; err != nil {
-		w.o.Log.Warn("status was not reported", "error", err)
-	}
+	looking.Wait()
 	if cause := context.Cause(ctx); errors.Is(cause, errVanished) {
 		w.o.Log.Warn("the extension was removed without its uninstall; the agent is stopped, its data stays", "folder", w.unit.HandlerDir)
 	}
-	return w.save(process{})
 }
 
 // watchFolder ends everything when the handler's folder is missing at two
@@ -173,7 +189,7 @@ func (w *watch) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := w.runDir(uid, gid); err != nil {
+	if err := w.folders(uid, gid); err != nil {
 		return err
 	}
 	notify, err := w.listen(ctx, uid)
@@ -193,11 +209,8 @@ func (w *watch) once(ctx context.Context) error {
 	cmd.Dir = "/"
 	cmd.Env = w.environment(notify.LocalAddr().String())
 	cmd.Stdout, cmd.Stderr = output, output
-	cmd.SysProcAttr, err = w.identity(uid, gid)
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
+	cmd.SysProcAttr = w.identity(uid, gid)
+	if err := startUnprivileged(cmd); err != nil {
 		return fmt.Errorf("start agent: %w", err)
 	}
 	agent := thisProcess(cmd.Process.Pid)
@@ -227,17 +240,20 @@ func (w *watch) once(ctx context.Context) error {
 	}
 }
 
+// startUnprivileged starts a program that cannot gain rights by running others.
+func startUnprivileged(cmd *exec.Cmd) error {
+	// The attribute is a thread's and inherited by what the thread starts.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("give up new privileges: %w", err)
+	}
+	return cmd.Start()
+}
+
 // save keeps who runs, for the manager and for the next supervisor.
 func (w *watch) save(agent process) error {
-	own := w.own
-	if agent.PID == 0 {
-		own = process{}
-	}
-	data, err := json.Marshal(processes{Supervisor: own, Agent: agent, Since: time.Now().UTC(), Restarts: w.restarts})
-	if err != nil {
-		return err
-	}
-	return atomicfile.Write(w.s.file(pidFile), data, 0o600)
+	return w.s.write(processes{Supervisor: w.own, Agent: agent, Since: time.Now().UTC(), Restarts: w.restarts})
 }
 
 // account returns the numbers of the unit's user, -1 without one.
@@ -245,19 +261,20 @@ func (w *watch) account() (uid, gid int, err error) {
 	if w.unit.User == "" {
 		return -1, -1, nil
 	}
-	return lookup(w.unit.User)
+	return system().find(w.unit.User)
 }
 
-// runDir makes the folder of sockets anew: a reboot empties /run.
-func (w *watch) runDir(uid, gid int) error {
-	if err := os.MkdirAll(w.unit.RunDir, 0o755); err != nil {
-		return fmt.Errorf("make run folder: %w", err)
-	}
-	if uid < 0 {
-		return nil
-	}
-	if err := os.Lchown(w.unit.RunDir, uid, gid); err != nil {
-		return fmt.Errorf("make run folder: %w", err)
+// folders makes those that the agent needs and cannot make: a reboot empties
+// /run, and people empty /var/log.
+func (w *watch) folders(uid, gid int) error {
+	for dir, mode := range map[string]os.FileMode{w.unit.RunDir: 0o755, w.unit.LogDir: 0o750} {
+		err := os.MkdirAll(dir, mode)
+		if err == nil && uid >= 0 {
+			err = os.Lchown(dir, uid, gid)
+		}
+		if err != nil {
+			return fmt.Errorf("make the agent's folder: %w", err)
+		}
 	}
 	return nil
 }
@@ -298,7 +315,7 @@ func hear(conn net.PacketConn, alive chan<- struct{}) {
 
 // environment is the agent's: nothing of ours but what it needs.
 func (w *watch) environment(notify string) []string {
-	env := append(cleanEnv(), w.s.rootEnv()...)
+	env := append(cleanEnv(), w.s.kept()...)
 	env = append(env, "NOTIFY_SOCKET="+notify, "WATCHDOG_USEC="+strconv.FormatInt(w.o.timing.watchdog.Microseconds(), 10))
 	if w.unit.MemoryMB > 0 {
 		env = append(env, fmt.Sprintf("GOMEMLIMIT=%dMiB", softMemory(w.unit.MemoryMB)))
@@ -307,27 +324,16 @@ func (w *watch) environment(notify string) []string {
 }
 
 // identity makes the agent a process group of its own, and the unit's user.
-func (w *watch) identity(uid, gid int) (*syscall.SysProcAttr, error) {
+func (w *watch) identity(uid, gid int) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Setpgid: true}
 	if uid < 0 {
-		return attr, nil
+		return attr
 	}
-	attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-	for _, name := range w.unit.Groups {
-		group, err := user.LookupGroup(name)
-		if err != nil {
-			return nil, fmt.Errorf("look up group: %w", err)
-		}
-		id, err := strconv.ParseUint(group.Gid, 10, 32)
-		if err != nil {
-			return nil, fmt.Errorf("look up group %s: %w", name, err)
-		}
-		attr.Credential.Groups = append(attr.Credential.Groups, uint32(id))
-	}
+	attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid), Groups: system().groupNumbers(w.unit.Groups)}
 	if w.unit.ReadAll {
 		attr.AmbientCaps = []uintptr{capDacReadSearch}
 	}
-	return attr, nil
+	return attr
 }
 
 // capDacReadSearch is CAP_DAC_READ_SEARCH of linux/capability.h.
@@ -339,30 +345,36 @@ func preferToDie(pid int) {
 	_ = os.WriteFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", []byte("500"), 0o600)
 }
 
-// report calls o.Report once at the start and after each change of the health
-// file, until ctx ends.
-func (w *watch) report(ctx context.Context) error {
-	events, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watch the agent's health: %w", err)
-	}
-	defer func() { _ = events.Close() }() // nothing is left in it
-	if err := events.Add(w.unit.StateDir); err != nil {
-		return fmt.Errorf("watch the agent's health: %w", err)
-	}
+// report calls o.Report at the start and after each change of the health file,
+// until ctx ends. It looks at the file now and then: a watch on a folder ends
+// unseen when the folder is made anew.
+func (w *watch) report(ctx context.Context) {
+	var reported stamp
 	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-events.Errors:
-			w.o.Log.Warn("watching the agent's health", "error", err)
-		case e := <-events.Events:
-			if !strings.HasSuffix(e.Name, "/health.json") || !e.Has(fsnotify.Create|fsnotify.Write) {
-				continue
-			}
-			if err := w.o.Report(ctx); err != nil {
+		if now := stampOf(w.o.Layout.HealthFile()); now != reported {
+			reported = now
+			if err := w.o.Report(ctx); err != nil && ctx.Err() == nil {
 				w.o.Log.Warn("cannot report the agent's health", "error", err)
 			}
 		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(w.o.timing.health):
+		}
 	}
+}
+
+// A stamp tells one writing of a file from another; zero without a file.
+type stamp struct {
+	size     int64
+	modified time.Time
+}
+
+func stampOf(path string) stamp {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return stamp{}
+	}
+	return stamp{info.Size(), info.ModTime()}
 }

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gofrs/flock"
+
 	"github.com/openloganalytics/agent/internal/atomicfile"
 	"github.com/openloganalytics/agent/internal/paths"
 )
@@ -113,6 +115,14 @@ func (s *supervisor) read() processes {
 	return p
 }
 
+func (s *supervisor) write(p processes) error {
+	data, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(s.file(pidFile), data, 0o600)
+}
+
 func (s *supervisor) Kind() string { return "supervisor" }
 
 func (s *supervisor) Install(_ context.Context, u Unit) (changed bool, err error) {
@@ -148,7 +158,7 @@ func (s *supervisor) Start(ctx context.Context, u Unit) error {
 	// Not CommandContext: it is meant to outlive the command that starts it.
 	cmd := exec.Command(u.Binary, "supervise") //nolint:gosec,noctx // our own binary
 	cmd.Dir = "/"
-	cmd.Env = append(cleanEnv(), s.rootEnv()...)
+	cmd.Env = append(cleanEnv(), s.kept()...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = null, null, null
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -171,11 +181,16 @@ func (s *supervisor) Start(ctx context.Context, u Unit) error {
 	return nil
 }
 
-func (s *supervisor) rootEnv() []string {
+// kept is what passes from our environment to that of what we start.
+func (s *supervisor) kept() []string {
+	var env []string
 	if root := s.layout.Root(); root != "" {
-		return []string{paths.EnvRoot + "=" + root}
+		env = append(env, paths.EnvRoot+"="+root)
 	}
-	return nil
+	if zone := os.Getenv("TZ"); zone != "" {
+		env = append(env, "TZ="+zone)
+	}
+	return env
 }
 
 func (s *supervisor) Restart(ctx context.Context, u Unit) error {
@@ -185,11 +200,43 @@ func (s *supervisor) Restart(ctx context.Context, u Unit) error {
 	return s.Start(ctx, u)
 }
 
-func (s *supervisor) Stop(context.Context, Unit) error {
-	p := s.read()
-	// The supervisor ends its agent itself; an agent whose supervisor was
-	// killed has to be ended here.
-	return errors.Join(p.Supervisor.end(agentGrace+5*time.Second), p.Agent.end(agentGrace))
+func (s *supervisor) Stop(ctx context.Context, u Unit) error {
+	// Again for a supervisor that was just starting and had not said yet who
+	// it is.
+	for range 3 {
+		p := s.read()
+		// The supervisor ends its agent itself; an agent whose supervisor was
+		// killed has to be ended here.
+		if err := errors.Join(p.Supervisor.end(agentGrace+5*time.Second), p.Agent.end(agentGrace)); err != nil {
+			return err
+		}
+		if free, err := s.free(ctx); free || err != nil {
+			if s.layout.Root() == "" {
+				leaveNoGroups(u)
+			}
+			return err
+		}
+	}
+	return fmt.Errorf("stop supervisor: %s is locked by a process that is not named in %s; find it with fuser and end it", s.file(lockFile), s.file(pidFile))
+}
+
+// free reports whether no supervisor holds the lock, after a moment's patience.
+func (s *supervisor) free(ctx context.Context) (bool, error) {
+	if _, err := os.Lstat(s.file(lockFile)); errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	lock := flock.New(s.file(lockFile))
+	defer func() { _ = lock.Close() }() // it was taken to be given back
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	locked, err := lock.TryLockContext(ctx, 10*time.Millisecond)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for a supervisor: %w", err)
+	}
+	return locked, nil
 }
 
 func (s *supervisor) Remove(ctx context.Context, u Unit) error {

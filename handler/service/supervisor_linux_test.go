@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gofrs/flock"
+
 	"github.com/openloganalytics/agent/internal/atomicfile"
 	"github.com/openloganalytics/agent/internal/paths"
 )
@@ -31,18 +33,33 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// quick is timing that a test can wait for.
-var quick = timing{firstRestart: 10 * time.Millisecond, lastRestart: 100 * time.Millisecond, steady: time.Hour, watchdog: time.Second, vanished: 20 * time.Millisecond, lock: 2 * time.Second}
+// quick is timing that a test can wait for. Only a hung agent meets the
+// watchdog: a busy machine does not make a good one late.
+func quick(mode string) timing {
+	t := timing{
+		firstRestart: 10 * time.Millisecond, lastRestart: 100 * time.Millisecond, steady: time.Hour, watchdog: time.Hour,
+		vanished: 20 * time.Millisecond, health: 10 * time.Millisecond, lock: 2 * time.Second,
+	}
+	if mode == "hung" {
+		t.watchdog = 300 * time.Millisecond
+	}
+	return t
+}
 
 func fakeSupervisor() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	err := Supervise(ctx, SuperviseOptions{
-		Layout: paths.New(os.Getenv(paths.EnvRoot)), Report: func(context.Context) error { return nil }, timing: quick,
+	layout := paths.New(os.Getenv(paths.EnvRoot))
+	mode, err := os.ReadFile(filepath.Join(layout.AgentDir(), "mode"))
+	if err != nil {
+		return 2
+	}
+	err = Supervise(ctx, SuperviseOptions{
+		Layout: layout, Report: func(context.Context) error { return nil }, timing: quick(string(mode)),
 	})
 	if err != nil {
 		// Who started us reads the log in the error's place.
-		log := newSupervisor(paths.New(os.Getenv(paths.EnvRoot))).file("supervisor.log")
+		log := newSupervisor(layout).file("supervisor.log")
 		_ = os.WriteFile(log, []byte(err.Error()), 0o600) // the exit code tells, too
 		return 1
 	}
@@ -60,6 +77,13 @@ func fakeAgent() int {
 	signal.Notify(stop, syscall.SIGTERM)
 	if string(mode) == "deaf" {
 		signal.Ignore(syscall.SIGTERM)
+	}
+	rights, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 8
+	}
+	if err := os.WriteFile(filepath.Join(state, "rights"), rights, 0o600); err != nil {
+		return 9
 	}
 	note := fmt.Sprintf("%d\n%s", os.Getpid(), strings.Join(os.Environ(), "\n"))
 	if err := atomicfile.Write(filepath.Join(state, "started"), []byte(note), 0o600); err != nil {
@@ -260,7 +284,7 @@ func TestOneSupervisorAtATime(t *testing.T) {
 	r := newRig(t, "good")
 	r.start()
 	r.agent(process{})
-	err := Supervise(t.Context(), SuperviseOptions{Layout: r.layout, timing: quick})
+	err := Supervise(t.Context(), SuperviseOptions{Layout: r.layout, timing: quick("")})
 	if err == nil || !strings.Contains(err.Error(), "another supervisor") {
 		t.Errorf("a second supervisor: %v", err)
 	}
@@ -320,28 +344,136 @@ func TestEnvironmentIsClean(t *testing.T) {
 	}
 }
 
+// A supervisor that cannot start its agent is known, and can be stopped.
+func TestSupervisorWithoutAgentIsStopped(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "good")
+	r.unit.ReadDir = filepath.Join(r.layout.Root(), "missing") // no place for the notify socket
+	if _, err := r.s.Install(t.Context(), r.unit); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	supervisor := r.s.read().Supervisor
+	if err := r.s.Stop(t.Context(), r.unit); err != nil {
+		t.Fatal(err)
+	}
+	if supervisor == (process{}) || supervisor.alive() {
+		t.Errorf("supervisor %+v is not stopped", supervisor)
+	}
+}
+
+// A lock whose holder nobody knows is an error, not a stop that succeeded.
+func TestStopNoticesUnknownSupervisor(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "good")
+	unknown := flock.New(r.s.file(lockFile))
+	if locked, err := unknown.TryLock(); err != nil || !locked {
+		t.Fatal(locked, err)
+	}
+	if err := r.s.Stop(t.Context(), r.unit); err == nil || !strings.Contains(err.Error(), lockFile) {
+		t.Errorf("stop = %v, want an error that names the lock", err)
+	}
+	if err := unknown.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.s.Stop(t.Context(), r.unit); err != nil {
+		t.Error(err)
+	}
+}
+
+// The agent has the rights of its user, one capability at most, and no way to
+// more. Without root it has ours.
+func TestAgentIsUnprivileged(t *testing.T) {
+	for name, readAll := range map[string]bool{"groups only": false, "reads all": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, "good")
+			uid, capability := os.Getuid(), "0000000000000000"
+			if uid == 0 {
+				uid = r.asNobody()
+				if readAll {
+					capability = "0000000000000004"
+				}
+			}
+			r.unit.ReadAll = readAll
+			if _, err := r.s.Install(t.Context(), r.unit); err != nil {
+				t.Fatal(err)
+			}
+			r.start()
+			r.agent(process{})
+			rights, err := os.ReadFile(filepath.Join(r.layout.AgentDir(), "rights"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range []string{fmt.Sprintf("Uid:\t%d\t%d", uid, uid), "CapEff:\t" + capability, "NoNewPrivs:\t1"} {
+				if !strings.Contains(string(rights), "\n"+want) {
+					t.Errorf("the agent's rights lack %q:\n%s", want, rights)
+				}
+			}
+		})
+	}
+}
+
+// asNobody makes the rig's agent run as nobody, and returns that one's number.
+func (r *rig) asNobody() int {
+	r.Helper()
+	uid, gid, err := system().find("nobody")
+	if err != nil {
+		r.Fatal(err)
+	}
+	// Where go test builds is nobody's business.
+	binary, err := os.ReadFile(r.unit.Binary)
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.unit.User, r.unit.Binary = "nobody", filepath.Join(r.layout.Root(), "agent")
+	if err := errors.Join(
+		os.WriteFile(r.unit.Binary, binary, 0o600),
+		os.Chmod(r.unit.Binary, 0o755),
+		os.Chmod(r.layout.Root(), 0o755),
+		os.Chown(r.layout.AgentDir(), uid, gid),
+		os.Chown(filepath.Join(r.layout.AgentDir(), "mode"), uid, gid),
+	); err != nil {
+		r.Fatal(err)
+	}
+	return uid
+}
+
 func TestHealthIsReported(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "good")
+	// What there is at the start is reported, too: a reboot emptied nothing.
+	if err := atomicfile.Write(r.layout.HealthFile(), []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	var reports atomic.Int32
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- Supervise(ctx, SuperviseOptions{Layout: r.layout, timing: quick, Report: func(context.Context) error {
+		ended <- Supervise(ctx, SuperviseOptions{Layout: r.layout, timing: quick(""), Report: func(context.Context) error {
 			reports.Add(1)
 			return nil
 		}})
 	}()
 	r.agent(process{})
-	for n := range int32(3) {
-		r.eventually("a report for a change", func() bool {
-			data := []byte(strconv.Itoa(int(n)))
-			if err := atomicfile.Write(filepath.Join(r.unit.StateDir, "health.json"), data, 0o600); err != nil {
+	for n := range int32(4) {
+		r.eventually("a report for a change", func() bool { return reports.Load() == n+1 })
+		if n == 2 {
+			// A folder that was made anew is looked at as well.
+			if err := errors.Join(os.RemoveAll(r.unit.StateDir), os.Mkdir(r.unit.StateDir, 0o700)); err != nil {
 				t.Fatal(err)
 			}
-			return reports.Load() > n
-		})
+			r.eventually("a report that the health is gone", func() bool { return reports.Load() == n+2 })
+			break
+		}
+		if err := atomicfile.Write(r.layout.HealthFile(), []byte(strconv.Itoa(int(n))), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
+	seen := reports.Load()
+	if err := atomicfile.Write(r.layout.HealthFile(), []byte("new"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("a report from the new folder", func() bool { return reports.Load() > seen })
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)

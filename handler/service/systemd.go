@@ -10,15 +10,35 @@ import (
 // somebody else's and is never replaced.
 const marker = "# Written by log-analytics-agent; changes are overwritten."
 
-// unitFiles returns the unit files for u by name. Lines that an older systemd
-// does not know it ignores with a warning.
-func unitFiles(u Unit) map[string]string {
+// Versions of systemd from which on a line means what is written here. Of
+// other lines that an older systemd does not know it ignores with a warning.
+const (
+	// knowsSystemService is when the group of system calls @system-service came
+	// (2018). Before, the list of what is allowed would be almost empty.
+	knowsSystemService = 239
+	// knowsStartLimit is when the limit of starts moved to the section [Unit].
+	knowsStartLimit = 230
+	// knowsRestartSteps is when pauses between restarts could grow (2023).
+	knowsRestartSteps = 254
+)
+
+// unitFiles returns the unit files for u by name, in the words of a version of
+// systemd.
+func unitFiles(u Unit, version int) map[string]string {
 	return map[string]string{
-		u.Name + ".service":        agentService(u),
+		u.Name + ".service":        agentService(u, version),
 		sliceOf(u):                 agentSlice(u),
 		u.Name + "-report.path":    reportPath(u),
-		u.Name + "-report.service": reportService(u),
+		u.Name + "-report.service": reportService(u, version),
 	}
+}
+
+// systemCalls lists the system calls to do without, by groups of systemd's.
+func systemCalls(version int, denied string) []string {
+	if version < knowsSystemService {
+		return []string{"SystemCallFilter=~@clock @cpu-emulation @debug @module @mount @obsolete @raw-io @reboot @swap " + denied}
+	}
+	return []string{"SystemCallFilter=@system-service", "SystemCallFilter=~" + denied}
 }
 
 // sliceOf names the slice of everything of ours. A dash would put it below a
@@ -70,13 +90,23 @@ func confined() []string {
 	}
 }
 
-func agentService(u Unit) string {
-	lines := []string{
+// restarts is when the agent is started again: at once, and if that does not
+// help at growing intervals where systemd can do that.
+func restarts(version int) []string {
+	switch {
+	case version < knowsStartLimit:
+		return []string{"Restart=always", "RestartSec=2", "StartLimitInterval=0"}
+	case version < knowsRestartSteps:
+		return []string{"Restart=always", "RestartSec=2"}
+	}
+	return []string{"Restart=always", "RestartSec=1", "RestartSteps=8", "RestartMaxDelaySec=300"}
+}
+
+func agentService(u Unit, version int) string {
+	lines := append([]string{
 		"Type=notify",
 		"NotifyAccess=main",
 		"ExecStart=" + u.Binary + " run",
-		"Restart=always",
-		"RestartSec=2",
 		"WatchdogSec=60",
 		"TimeoutStartSec=60",
 		"TimeoutStopSec=20",
@@ -84,7 +114,7 @@ func agentService(u Unit) string {
 		"Slice=" + sliceOf(u),
 		"User=" + u.User,
 		"Group=" + u.Group,
-	}
+	}, restarts(version)...)
 	if len(u.Groups) > 0 {
 		lines = append(lines, "SupplementaryGroups="+strings.Join(u.Groups, " "))
 	}
@@ -97,18 +127,20 @@ func agentService(u Unit) string {
 	}
 	lines = append(lines, "CapabilityBoundingSet="+capability)
 	lines = append(lines, confined()...)
+	lines = append(lines, systemCalls(version, "@privileged @resources")...)
 	lines = append(lines,
 		"ProtectHome="+choose(u.ProtectHome, "yes", "read-only"),
 		"PrivateTmp="+choose(u.PrivateTmp, "yes", "no"),
 		// Counters need all of /proc: no ProcSubset, no ProtectProc.
 		"RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
-		"SystemCallFilter=@system-service",
-		"SystemCallFilter=~@privileged @resources",
 		"InaccessiblePaths=-/var/lib/waagent -/etc/shadow -/etc/gshadow -/root/.ssh",
 		// The instance metadata is the one link-local address to talk to.
+		// 168.63.129.16 is left open: it is Azure's DNS server as well as the
+		// guest agent's wire server, and many machines ask it directly.
 		"IPAddressAllow=169.254.169.254",
-		"IPAddressDeny=link-local multicast 168.63.129.16",
-		"ReadWritePaths="+u.StateDir+" "+u.LogDir,
+		"IPAddressDeny=link-local multicast",
+		// A folder that somebody deleted does not keep the agent from starting.
+		"ReadWritePaths=-"+u.StateDir+" -"+u.LogDir,
 		"RuntimeDirectory="+filepath.Base(u.RunDir),
 		"RuntimeDirectoryMode=0755",
 		"RuntimeDirectoryPreserve=restart",
@@ -116,6 +148,9 @@ func agentService(u Unit) string {
 		"OOMScoreAdjust=500",
 		"Nice=5",
 	)
+	if filepath.Dir(u.LogDir) == "/var/log" {
+		lines = append(lines, "LogsDirectory="+filepath.Base(u.LogDir), "LogsDirectoryMode=0750")
+	}
 	if u.MemoryMB > 0 {
 		lines = append(lines, fmt.Sprintf("Environment=GOMEMLIMIT=%dMiB", softMemory(u.MemoryMB)))
 	}
@@ -158,8 +193,8 @@ func reportPath(u Unit) string {
 
 // reportService is root's, because it writes into the guest agent's folder. It
 // has no network, and reads the agent's folder with root's right to.
-func reportService(u Unit) string {
-	lines := []string{
+func reportService(u Unit, version int) string {
+	lines := append([]string{
 		"Type=oneshot",
 		"ExecStart=" + u.Binary + " report",
 		"Slice=" + sliceOf(u),
@@ -170,10 +205,8 @@ func reportService(u Unit) string {
 		"PrivateTmp=yes",
 		"ProtectHome=yes",
 		"IPAddressDeny=any",
-		"SystemCallFilter=@system-service",
-		"SystemCallFilter=~@resources",
 		"ReadWritePaths=" + strings.Join(reportWrites(u), " "),
-	}
+	}, systemCalls(version, "@resources")...)
 	return unitText(
 		section{"Unit", []string{"Description=Reports the health of the Log Analytics agent", "StartLimitIntervalSec=0"}},
 		section{"Service", append(lines, confined()...)},

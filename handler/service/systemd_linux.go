@@ -29,8 +29,9 @@ type systemd struct {
 
 func newSystemd() *systemd { return &systemd{dir: "/etc/systemd/system", run: runProgram} }
 
-// systemctlTimeout bounds one call; stopping waits for the agent's own end.
-const systemctlTimeout = 60 * time.Second
+// programTimeout bounds one program. It is longer than a restart by systemd may
+// take: TimeoutStopSec and TimeoutStartSec of the agent's unit.
+const programTimeout = 100 * time.Second
 
 // runProgram runs a program that lies in one of the system's own folders, with
 // nothing of our environment.
@@ -39,10 +40,10 @@ func runProgram(ctx context.Context, name string, args ...string) (string, error
 	if err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(ctx, systemctlTimeout)
+	ctx, cancel := context.WithTimeout(ctx, programTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...) //nolint:gosec // a fixed program with arguments of our making
-	cmd.Env = cleanEnv()
+	cmd.Env = append(cleanEnv(), "TZ=UTC")         // times in what it prints
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
@@ -73,28 +74,63 @@ func firstLine(text string) string {
 func (s *systemd) Kind() string { return "systemd" }
 
 func (s *systemd) Install(ctx context.Context, u Unit) (changed bool, err error) {
-	files := unitFiles(u)
+	version, err := s.version(ctx)
+	if err != nil {
+		return false, err
+	}
+	u.User, u.Group = system().unitName(u.User), system().unitName(u.Group)
+	files := unitFiles(u, version)
+	stale, err := s.stale(files)
+	if err != nil || len(stale) == 0 {
+		return false, err
+	}
+	for _, name := range stale {
+		if err := atomicfile.Write(filepath.Join(s.dir, name), []byte(files[name]), 0o644); err != nil {
+			return false, fmt.Errorf("write unit: %w", err)
+		}
+	}
+	_, err = s.run(ctx, "systemctl", "daemon-reload")
+	return true, err
+}
+
+// stale lists the unit files that are missing or different. One that is not
+// ours is an error, before anything is written.
+func (s *systemd) stale(files map[string]string) ([]string, error) {
+	var stale []string
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		path := filepath.Join(s.dir, name)
 		now, err := os.ReadFile(path)
 		switch {
-		case err == nil && string(now) == files[name]:
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return nil, fmt.Errorf("read unit: %w", err)
+		case string(now) == files[name]:
 			continue
-		case err == nil && !strings.HasPrefix(string(now), marker):
-			return false, fmt.Errorf("write unit %s: the file is not ours; rename or remove it", path)
-		case err != nil && !errors.Is(err, fs.ErrNotExist):
-			return false, fmt.Errorf("read unit: %w", err)
+		case !strings.HasPrefix(string(now), marker):
+			return nil, fmt.Errorf("write unit %s: the file is not ours; rename or remove it", path)
 		}
-		if err := atomicfile.Write(path, []byte(files[name]), 0o644); err != nil {
-			return false, fmt.Errorf("write unit: %w", err)
-		}
-		changed = true
+		stale = append(stale, name)
 	}
-	if !changed {
-		return false, nil
+	return stale, nil
+}
+
+// version asks for the version of systemd, such as 252.
+func (s *systemd) version(ctx context.Context) (int, error) {
+	out, err := s.run(ctx, "systemctl", "--version")
+	if err != nil {
+		return 0, err
 	}
-	_, err = s.run(ctx, "systemctl", "daemon-reload")
-	return true, err
+	// systemd 252 (252.38-1~deb12u1)
+	fields := strings.Fields(out)
+	if len(fields) < 2 || fields[0] != "systemd" {
+		return 0, fmt.Errorf("ask for the version of systemd: systemctl says %q", firstLine(out))
+	}
+	number, _, _ := strings.Cut(fields[1], ".")
+	version, err := strconv.Atoi(number)
+	if err != nil {
+		return 0, fmt.Errorf("ask for the version of systemd: %w", err)
+	}
+	return version, nil
 }
 
 func (s *systemd) Start(ctx context.Context, u Unit) error {
@@ -123,11 +159,11 @@ func (s *systemd) Stop(ctx context.Context, u Unit) error {
 	return err
 }
 
-// present returns those of the units that have a file.
+// present returns those of the units that have a file of ours.
 func (s *systemd) present(names ...string) []string {
 	return slices.DeleteFunc(names, func(name string) bool {
-		_, err := os.Lstat(filepath.Join(s.dir, name))
-		return err != nil
+		text, err := os.ReadFile(filepath.Join(s.dir, name))
+		return err != nil || !strings.HasPrefix(string(text), marker)
 	})
 }
 
@@ -137,19 +173,13 @@ func (s *systemd) Remove(ctx context.Context, u Unit) error {
 		_, err := s.run(ctx, "systemctl", append([]string{"stop"}, units...)...)
 		errs = append(errs, err)
 	}
-	removed := false
-	for _, name := range slices.Sorted(maps.Keys(unitFiles(u))) {
-		path := filepath.Join(s.dir, name)
-		now, err := os.ReadFile(path)
-		if err != nil || !strings.HasPrefix(string(now), marker) {
-			continue
-		}
-		if err := os.Remove(path); err != nil {
+	files := s.present(slices.Sorted(maps.Keys(unitFiles(u, 0)))...)
+	for _, name := range files {
+		if err := os.Remove(filepath.Join(s.dir, name)); err != nil {
 			errs = append(errs, fmt.Errorf("remove unit: %w", err))
 		}
-		removed = true
 	}
-	if removed {
+	if len(files) > 0 {
 		_, err := s.run(ctx, "systemctl", "daemon-reload")
 		errs = append(errs, err)
 		// It fails when no unit of ours had failed, which is as well.
@@ -185,7 +215,7 @@ func parseShow(out string) State {
 		case "ControlGroup":
 			state.Group = value
 		case "ExecMainStartTimestamp":
-			if t, err := time.ParseInLocation("Mon 2006-01-02 15:04:05 MST", value, time.Local); err == nil {
+			if t, err := time.Parse("Mon 2006-01-02 15:04:05 MST", value); err == nil {
 				state.Since = t
 			}
 		}

@@ -3,19 +3,18 @@
 package hostinfo
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"net"
 	"net/netip"
 	"os"
 	"regexp"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
+	"unicode"
 )
 
 // An OS describes the operating system in the words of the Heartbeat table and
@@ -55,15 +54,12 @@ func ReadOS(fsys fs.FS) (OS, error) {
 
 func parseOS(data []byte) OS {
 	values := map[string]string{}
-	for lines := bufio.NewScanner(bytes.NewReader(data)); lines.Scan(); {
-		key, value, ok := strings.Cut(strings.TrimSpace(lines.Text()), "=")
+	for line := range strings.Lines(string(data)) {
+		key, value, ok := strings.Cut(strings.TrimSpace(line), "=")
 		if !ok || strings.HasPrefix(key, "#") {
 			continue
 		}
-		if unquoted, err := strconv.Unquote(value); err == nil {
-			value = unquoted
-		}
-		values[key] = strings.Trim(value, `'"`)
+		values[key] = unquote(value)
 	}
 	os := OS{
 		Name:         strings.TrimSuffix(values["NAME"], " GNU/Linux"),
@@ -78,6 +74,23 @@ func parseOS(data []byte) OS {
 		os.FullName = fmt.Sprintf("%s (%s)", strings.TrimSpace(os.Name+" "+os.Version), machine())
 	}
 	return os
+}
+
+// unquote reads a value as a shell does, as far as os-release(5) allows:
+// quotes around all of it, and a backslash before a special character. Control
+// characters have no place in it.
+func unquote(value string) string {
+	value = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return -1
+		}
+		return r
+	}, value)
+	if n := len(value); n >= 2 && value[0] == '\'' && value[n-1] == '\'' {
+		return value[1 : n-1]
+	}
+	value = strings.Trim(value, `"`)
+	return strings.NewReplacer(`\"`, `"`, `\$`, `$`, `\\`, `\`, "\\`", "`").Replace(value)
 }
 
 // machine is the processor's name as uname gives it.
@@ -102,21 +115,22 @@ func ShortName() string {
 	return name
 }
 
-// FQDN is the host name with its domain, when the host name or /etc/hosts
-// knows one.
+// FQDN is the host name with its domain, when the host name itself, /etc/hosts
+// or the resolver's configuration below fsys knows one.
 func FQDN(fsys fs.FS) string {
 	name, err := os.Hostname()
-	if err != nil || strings.Contains(name, ".") {
-		return name
-	}
-	hosts, err := fs.ReadFile(fsys, "etc/hosts")
 	if err != nil {
+		return ""
+	}
+	return fullName(name, fsys)
+}
+
+func fullName(name string, fsys fs.FS) string {
+	if name == "" || strings.Contains(name, ".") {
 		return name
 	}
-	for lines := bufio.NewScanner(bytes.NewReader(hosts)); lines.Scan(); {
-		text, _, _ := strings.Cut(lines.Text(), "#")
-		fields := strings.Fields(text)
-		if len(fields) < 2 || !slices.Contains(fields[1:], name) {
+	for fields := range lines(fsys, "etc/hosts") {
+		if !slices.Contains(fields[1:], name) {
 			continue
 		}
 		for _, full := range fields[1:] {
@@ -125,7 +139,35 @@ func FQDN(fsys fs.FS) string {
 			}
 		}
 	}
+	for fields := range lines(fsys, "etc/resolv.conf") {
+		if (fields[0] == "search" || fields[0] == "domain") && len(fields) > 1 && isDomain(fields[1]) {
+			return name + "." + strings.TrimSuffix(fields[1], ".")
+		}
+	}
 	return name
+}
+
+// isDomain reports whether a search domain is one that the machine is in.
+// Azure gives reddog.microsoft.com to machines of which it does not know any.
+func isDomain(name string) bool {
+	return name != "." && name != "localdomain" && name != "reddog.microsoft.com"
+}
+
+// lines yields the fields of the lines of a file that has any, without
+// comments.
+func lines(fsys fs.FS, file string) iter.Seq[[]string] {
+	return func(yield func([]string) bool) {
+		data, err := fs.ReadFile(fsys, file)
+		if err != nil {
+			return // a machine need not have it
+		}
+		for line := range strings.Lines(string(data)) {
+			text, _, _ := strings.Cut(line, "#")
+			if fields := strings.Fields(text); len(fields) > 0 && !yield(fields) {
+				return
+			}
+		}
+	}
 }
 
 // PrivateIPs are the machine's addresses of RFC 1918 and RFC 4193, sorted.
@@ -134,6 +176,10 @@ func PrivateIPs() []string {
 	if err != nil {
 		return nil
 	}
+	return privateIPs(addresses)
+}
+
+func privateIPs(addresses []net.Addr) []string {
 	var private []netip.Addr
 	for _, a := range addresses {
 		prefix, err := netip.ParsePrefix(a.String())

@@ -26,12 +26,21 @@ const metadataURL = "http://169.254.169.254/metadata/instance?api-version=2018-1
 // ReadMetadata asks the instance metadata service. It is link-local and never
 // asked through a proxy. Outside Azure it fails within seconds.
 func ReadMetadata(ctx context.Context) (Metadata, error) {
-	transport := &http.Transport{
-		Proxy:             nil,
-		DialContext:       (&net.Dialer{Timeout: 3 * time.Second}).DialContext,
-		DisableKeepAlives: true,
+	return readMetadata(ctx, directClient(), metadataURL)
+}
+
+// directClient asks no proxy, follows no redirect and soon gives up.
+func directClient() *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{
+			Proxy:                 nil,
+			DialContext:           (&net.Dialer{Timeout: 3 * time.Second}).DialContext,
+			ResponseHeaderTimeout: 2 * time.Second,
+			DisableKeepAlives:     true,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Timeout:       5 * time.Second,
 	}
-	return readMetadata(ctx, &http.Client{Transport: transport, Timeout: 5 * time.Second}, metadataURL)
 }
 
 func readMetadata(ctx context.Context, client *http.Client, url string) (Metadata, error) {
@@ -55,6 +64,14 @@ func readMetadata(ctx context.Context, client *http.Client, url string) (Metadat
 	return parseMetadata(data)
 }
 
+// plain returns text that is safe in a header, and nothing instead of other.
+func plain(text string) string {
+	if !plainName.MatchString(text) {
+		return ""
+	}
+	return text
+}
+
 // plainName is what a name in a resource id may consist of.
 var plainName = regexp.MustCompile(`^[\w.()-]{1,90}$`)
 
@@ -74,18 +91,20 @@ func parseMetadata(data []byte) (Metadata, error) {
 		return Metadata{}, fmt.Errorf("read instance metadata: %w", err)
 	}
 	c := in.Compute
-	m := Metadata{Location: c.Location, Environment: c.AzEnvironment, VMID: c.VMID}
+	m := Metadata{Location: plain(c.Location), Environment: plain(c.AzEnvironment), VMID: plain(c.VMID)}
 	for _, part := range []string{c.SubscriptionID, c.ResourceGroupName, c.Name} {
 		if !plainName.MatchString(part) {
 			return m, nil
 		}
 	}
 	m.ResourceID = "/subscriptions/" + c.SubscriptionID + "/resourceGroups/" + c.ResourceGroupName + "/providers/Microsoft.Compute/"
-	if c.VMScaleSetName == "" || !plainName.MatchString(c.VMScaleSetName) {
+	instance := c.Name[strings.LastIndexByte(c.Name, '_')+1:]
+	// A VM of a scale set in flexible mode is a VM like others: its name ends
+	// in letters and digits, where uniform mode counts.
+	if !plainName.MatchString(c.VMScaleSetName) || strings.Trim(instance, "0123456789") != "" {
 		m.ResourceID += "virtualMachines/" + c.Name
 		return m, nil
 	}
-	instance := c.Name[strings.LastIndexByte(c.Name, '_')+1:]
 	m.ResourceID += "virtualMachineScaleSets/" + c.VMScaleSetName + "/virtualMachines/" + instance
 	return m, nil
 }
