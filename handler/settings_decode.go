@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/openloganalytics/agent/extension"
+	"github.com/openloganalytics/agent/internal/nearest"
 )
 
 // SettingsErrors is every wrong field of one settings file.
@@ -238,7 +239,7 @@ const maxShownName = 32
 func (o *object) done() {
 	for _, name := range o.names() {
 		fix := "take it out, or see the list of settings"
-		if near := nearest(name, o.known); near != "" {
+		if near, differs := nearest.Name(name, o.known); near != "" && differs <= len(name)/3 {
 			fix = fmt.Sprintf("did you mean %s?", near)
 		}
 		if o.hidden {
@@ -250,36 +251,4 @@ func (o *object) done() {
 		}
 		o.d.wrong(o.field(name), "is not a setting", fix)
 	}
-}
-
-// nearest returns the known name that differs least from name, "" when all
-// differ in more than a third of its letters.
-func nearest(name string, known []string) string {
-	best, bestDistance := "", len(name)/3+1
-	for _, k := range known {
-		if n := distance(strings.ToLower(name), strings.ToLower(k)); n < bestDistance {
-			best, bestDistance = k, n
-		}
-	}
-	return best
-}
-
-// distance is the Levenshtein distance of two short texts.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		previous := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := previous
-			if a[i] != b[j] {
-				cost = 1 + min(previous, row[j], row[j+1])
-			}
-			previous, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/openloganalytics/agent/internal/nearest"
 )
 
 // ErrWindowsOnly is behind the error of a specifier in the Windows spelling,
@@ -136,16 +138,11 @@ const maxTypos = 2
 
 // unknown is the error of a name that is not in the list.
 func unknown(text, what, name string, windows bool, known []string) error {
-	nearest, typos := known[0], len(name)+len(known[0])
-	for _, candidate := range known {
-		if d := distance(strings.ToLower(name), strings.ToLower(candidate)); d < typos {
-			nearest, typos = candidate, d
-		}
-	}
+	near, typos := nearest.Name(name, known)
 	if windows && typos > maxTypos {
-		return fmt.Errorf("read counter specifier %q: %w; the nearest %s is %q", text, ErrWindowsOnly, what, nearest)
+		return fmt.Errorf("read counter specifier %q: %w; the nearest %s is %q", text, ErrWindowsOnly, what, near)
 	}
-	return fmt.Errorf("read counter specifier %q: there is no %s named %q; did you mean %q?", text, what, name, nearest)
+	return fmt.Errorf("read counter specifier %q: there is no %s named %q; did you mean %q?", text, what, name, near)
 }
 
 func findObject(name string) (objectID, bool) {
@@ -185,28 +182,6 @@ func (o *object) counterNames() []string {
 		names[n] = c.name
 	}
 	return names
-}
-
-// distance is the Levenshtein distance: how many bytes must be put in, taken
-// out or changed to make b of a.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // A selection says which counters of which instances of one object are wanted.
