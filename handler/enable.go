@@ -31,18 +31,11 @@ func (h *Handler) enable(ctx context.Context, x *extension.Invocation) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(h.Layout.StateDir(), 0o711); err != nil {
-		return extension.WithCode(extension.ExitMissingDependency, fmt.Errorf("make state folder: %w; the folder has to be writable", err))
-	}
-	unlock, err := h.lock(ctx)
+	s, unlock, err := h.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	s, err := h.loadState()
-	if err != nil {
-		return err
-	}
 	uid, gid, err := h.place(ctx, s, x.Log)
 	if err != nil {
 		return err

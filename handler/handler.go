@@ -115,15 +115,11 @@ func (h *Handler) disable(ctx context.Context, x *extension.Invocation) error {
 // On a downgrade it is the version to leave that runs update; the guest
 // agent's VERSION names the target either way.
 func (h *Handler) update(ctx context.Context, x *extension.Invocation) error {
-	unlock, err := h.lock(ctx)
+	s, unlock, err := h.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	s, err := h.loadState()
-	if err != nil {
-		return err
-	}
 	target := x.Guest.Version
 	if target == "" {
 		target = product.Version

@@ -26,18 +26,11 @@ const needMB = 100
 // install puts this version's binary and the folders in place. It does not
 // touch a version that runs.
 func (h *Handler) install(ctx context.Context, x *extension.Invocation) error {
-	if err := os.MkdirAll(h.Layout.StateDir(), 0o711); err != nil {
-		return extension.WithCode(extension.ExitMissingDependency, fmt.Errorf("make state folder: %w; the folder has to be writable", err))
-	}
-	unlock, err := h.lock(ctx)
+	s, unlock, err := h.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	s, err := h.loadState()
-	if err != nil {
-		return err
-	}
 	if _, _, err := h.place(ctx, s, x.Log); err != nil {
 		return err
 	}

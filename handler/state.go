@@ -12,6 +12,7 @@ import (
 
 	"github.com/gofrs/flock"
 
+	"github.com/openloganalytics/agent/extension"
 	"github.com/openloganalytics/agent/internal/atomicfile"
 )
 
@@ -89,6 +90,23 @@ func (h *Handler) saveState(s *state) error {
 		return fmt.Errorf("write handler state: %w", err)
 	}
 	return nil
+}
+
+// open takes the machine for a command that changes it: the state folder is
+// there, locked, and read. unlock gives it back.
+func (h *Handler) open(ctx context.Context) (s *state, unlock func(), err error) {
+	if err := os.MkdirAll(h.Layout.StateDir(), 0o711); err != nil {
+		return nil, nil, extension.WithCode(extension.ExitMissingDependency, fmt.Errorf("make state folder: %w; the folder has to be writable", err))
+	}
+	unlock, err = h.lock(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if s, err = h.loadState(); err != nil {
+		unlock()
+		return nil, nil, err
+	}
+	return s, unlock, nil
 }
 
 // lock keeps two commands from overlapping. It locks the state folder itself,

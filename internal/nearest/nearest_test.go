@@ -8,8 +8,11 @@ func TestName(t *testing.T) {
 		name, want string
 		differs    int
 	}{
-		{"workspaceID", "workspaceId", 0}, {"workspacId", "workspaceId", 1}, {"workspace", "workspaces", 1},
-		{"porxy", "proxy", 2}, {"", "proxy", 5},
+		{"workspaceID", "workspaceId", 0},
+		{"workspacId", "workspaceId", 1},
+		{"workspace", "workspaces", 1},
+		{"porxy", "proxy", 2},
+		{"", "proxy", 5},
 	} {
 		if got, n := Name(tt.name, known); got != tt.want || n != tt.differs {
 			t.Errorf("%q: got %q, %d; want %q, %d", tt.name, got, n, tt.want, tt.differs)
