@@ -59,7 +59,7 @@ func (l lingering) Send(ctx context.Context, batch upload.Batch) upload.Result {
 // the spool for the next Run.
 func Run(ctx context.Context, o Options) error {
 	machine := readHost(ctx, o)
-	roots, err := trusted(o.Config.TrustedCertificatesFile)
+	roots, err := trusted(o.Config.TrustedCertificates)
 	if err != nil {
 		return err
 	}
@@ -181,22 +181,18 @@ func openSpoolIn(o Options, dir string) (*spool.Spool, error) {
 	return queue, nil
 }
 
-// trusted returns the system's authorities with those of file; nil stands for
+// trusted returns the system's authorities with those in pem; nil stands for
 // the system's alone.
-func trusted(file string) (*x509.CertPool, error) {
-	if file == "" {
+func trusted(pem string) (*x509.CertPool, error) {
+	if pem == "" {
 		return nil, nil
-	}
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("read trustedCertificatesFile: %w", err)
 	}
 	pool, err := x509.SystemCertPool()
 	if err != nil {
 		pool = x509.NewCertPool()
 	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, errors.New("read trustedCertificatesFile: " + file + " holds no PEM certificate")
+	if !pool.AppendCertsFromPEM([]byte(pem)) {
+		return nil, errors.New("read trusted certificates: they hold no PEM certificate")
 	}
 	return pool, nil
 }

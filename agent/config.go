@@ -22,9 +22,8 @@ type Config struct {
 	Installed time.Time `json:"installed,omitzero"`
 	// VMResourceID is the ARM id that fills _ResourceId; empty when unknown.
 	VMResourceID string `json:"vmResourceId,omitempty"`
-	// TrustedCertificatesFile is a PEM file of authorities to trust besides
-	// the system's.
-	TrustedCertificatesFile string `json:"trustedCertificatesFile,omitempty"`
+	// TrustedCertificates are authorities to trust besides the system's, PEM.
+	TrustedCertificates string `json:"trustedCertificates,omitempty"`
 }
 
 // A Workspace is one Log Analytics workspace to deliver to.

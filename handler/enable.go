@@ -80,6 +80,9 @@ func (h *Handler) readSettings(ctx context.Context, x *extension.Invocation) (*S
 	if err != nil {
 		return nil, err
 	}
+	if err := settings.readTrusted(); err != nil {
+		return nil, err
+	}
 	if settings.StopOnMultipleConnections {
 		if err := h.otherConnections(settings); err != nil {
 			return nil, extension.WithCode(extension.ExitBadSettings, err)

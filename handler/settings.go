@@ -2,11 +2,13 @@ package handler
 
 import (
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"github.com/openloganalytics/agent/agent"
+	"github.com/openloganalytics/agent/extension"
 	"github.com/openloganalytics/agent/internal/proxy"
 	"github.com/openloganalytics/agent/internal/secret"
 )
@@ -27,6 +30,8 @@ type Settings struct {
 	// StopOnMultipleConnections refuses a machine whose earlier Log Analytics
 	// agent reports to another workspace.
 	StopOnMultipleConnections bool
+	// trustedFile holds authorities to trust; readTrusted reads it.
+	trustedFile string
 	// Notes are sentences about settings that were taken but have no effect.
 	Notes []string
 }
@@ -93,8 +98,8 @@ func (s *Settings) public(d *decoder, pub *object) {
 	s.workspaces(d, pub)
 	s.sources(d, pub.object("dataSources"), pub.had("dataSources"))
 	s.limits(pub)
-	s.Config.TrustedCertificatesFile = pub.text("trustedCertificatesFile")
-	if file := s.Config.TrustedCertificatesFile; file != "" && !filepath.IsAbs(file) {
+	s.trustedFile = pub.text("trustedCertificatesFile")
+	if file := s.trustedFile; file != "" && !filepath.IsAbs(file) {
 		d.wrong("trustedCertificatesFile", "is not an absolute path", "give the whole path of a PEM file on the VM")
 	}
 	s.StopOnMultipleConnections = pub.boolean("stopOnMultipleConnections")
@@ -314,6 +319,31 @@ func (s *Settings) Generation() string {
 }
 
 func seconds(n int) agent.Duration { return agent.Duration(time.Duration(n) * time.Second) }
+
+// trustedLimit is more than all public authorities together take.
+const trustedLimit = 1 << 20
+
+// readTrusted puts what is in trustedFile into the config: the agent may not
+// be allowed to read where a person has put it.
+func (s *Settings) readTrusted() error {
+	if s.trustedFile == "" {
+		return nil
+	}
+	wrong := &extension.SettingsError{Field: "trustedCertificatesFile", Fix: "put a PEM file with the certificates of the authorities there"}
+	data, err := os.ReadFile(s.trustedFile)
+	switch {
+	case err != nil:
+		wrong.Problem = "cannot be read: " + err.Error()
+	case len(data) > trustedLimit:
+		wrong.Problem = fmt.Sprintf("has more than %d KiB", trustedLimit>>10)
+	case !x509.NewCertPool().AppendCertsFromPEM(data):
+		wrong.Problem = s.trustedFile + " holds no PEM certificate"
+	default:
+		s.Config.TrustedCertificates = string(data)
+		return nil
+	}
+	return wrong
+}
 
 // ValidatePublic checks public settings alone, as a person writes them into a
 // file before they are deployed.

@@ -1,9 +1,13 @@
 package handler
 
 import (
+	"bytes"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
+	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -172,6 +176,34 @@ func TestBadSettings(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestTrustedCertificatesAreRead(t *testing.T) {
+	dir := t.TempDir()
+	server := httptest.NewTLSServer(nil)
+	defer server.Close()
+	good := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	for name, data := range map[string][]byte{"good.pem": good, "bad.pem": []byte("no certificate"), "large.pem": bytes.Repeat([]byte("x"), 2<<20)} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, say := range map[string]string{"good.pem": "", "bad.pem": "no PEM", "large.pem": "1024 KiB", "none.pem": "cannot be read"} {
+		s, err := parse(join(`"workspaceId":"`+testID+`"`, `"trustedCertificatesFile":"`+filepath.Join(dir, name)+`"`), join(`"workspaceKey":"`+testKey+`"`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = s.readTrusted()
+		if say == "" {
+			if err != nil || s.Config.TrustedCertificates != string(good) {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		if err == nil || !strings.Contains(err.Error(), say) || extension.CodeOf(err) != extension.ExitBadSettings {
+			t.Errorf("%s: got %v, want %q", name, err, say)
+		}
 	}
 }
 
