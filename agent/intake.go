@@ -90,11 +90,12 @@ func newIntake(s *spool.Spool, log *logfile.Logger) *intake {
 func (in *intake) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	<-timer.C
-	for ctx.Err() == nil {
+	taken := true
+	for taken && ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-in.now:
-			in.commit(ctx)
+			taken = in.commit(ctx)
 		case <-in.first:
 			timer.Reset(commitEvery)
 			select {
@@ -103,10 +104,12 @@ func (in *intake) run(ctx context.Context) {
 			case <-in.now:
 				timer.Stop()
 			}
-			in.commit(ctx)
+			taken = in.commit(ctx)
 		}
 	}
-	in.commit(ctx)
+	if taken {
+		in.commit(ctx)
+	}
 	in.mu.Lock()
 	in.closed = true
 	close(in.changed)
@@ -115,23 +118,29 @@ func (in *intake) run(ctx context.Context) {
 }
 
 // commit makes everything pending durable. While the spool cannot take it,
-// commit goes on trying until ctx ends; the sources wait meanwhile. Once ctx
-// has ended it tries once: what then is not taken is read again next time.
-func (in *intake) commit(ctx context.Context) {
+// commit goes on trying until ctx ends, then tries the same group once more; the
+// sources wait meanwhile. It reports whether the group is durable: after one
+// that is not, none may follow, because the places in it lie beyond the rows
+// that are missing. What is not taken is read again next time.
+func (in *intake) commit(ctx context.Context) bool {
 	pieces, owners, checkpoints, group := in.cut()
 	if len(pieces) == 0 && len(checkpoints) == 0 {
-		return
+		return true
 	}
-	for {
+	for last := false; ; {
 		ids, err := in.spool.Append(pieces, checkpoints)
 		if err == nil {
 			in.done(owners, ids, group)
-			return
+			return true
 		}
 		in.log.Warn("cannot append to the spool, sources are waiting", "error", err)
+		if last {
+			in.log.Error("what was read last is not in the spool; it is read again at the next start")
+			return false
+		}
 		select {
 		case <-ctx.Done():
-			return
+			last = true
 		case <-time.After(probeEvery):
 		}
 	}

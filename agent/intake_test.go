@@ -236,6 +236,33 @@ func TestFullDiskMakesSourcesWait(t *testing.T) {
 	})
 }
 
+// A stop while the spool refuses leaves no place beyond rows that are missing,
+// even when there is room again at the very end.
+func TestStopWithAFailingDiskSkipsNothing(t *testing.T) {
+	for healed := range 4 {
+		synctest.Test(t, func(t *testing.T) {
+			fs := memfs.New()
+			s := openTestSpool(t, fs)
+			in, stop := startIntake(t, s)
+			for n := range healed + 2 {
+				fs.Fail(memfs.Fault{Op: memfs.Write, N: n + 1, Err: syscall.ENOSPC})
+			}
+			if err := emitRows(t.Context(), in, testTable, 1, 10); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * commitEvery) // the first group is refused
+			if err := emitRows(t.Context(), in, testTable, 11, 20); err != nil {
+				t.Fatal(err)
+			}
+			stop()
+			place := string(s.Checkpoint("test:place"))
+			text, _ := drain(t, s)
+			rows, _ := strconv.Atoi(place) // no place is none
+			wantRows(t, text, rows)
+		})
+	}
+}
+
 // The ledger in the spool counts exactly the rows in the spool.
 func TestLedgerIsExact(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
