@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -103,14 +104,33 @@ func (r *running) Lost(loss source.Loss) {
 	r.intake.lost(r.source.Name(), loss)
 }
 
+// maxTroubles and maxTrouble bound what one source can say of itself: anybody
+// who may put files where one looks can make trouble.
+const (
+	maxTroubles = 50
+	maxTrouble  = 500 // bytes
+)
+
+func shorten(text string) string {
+	if len(text) > maxTrouble {
+		return strings.ToValidUTF8(text[:maxTrouble], "") + "…"
+	}
+	return text
+}
+
 // Trouble implements source.Emitter.
 func (r *running) Trouble(thing, text string) {
 	r.mu.Lock()
 	known := r.troubles[thing]
-	if text == "" {
+	switch {
+	case text == "":
 		delete(r.troubles, thing)
-	} else {
+	case len(r.troubles) >= maxTroubles && known == "":
+		thing, text = "more", fmt.Sprintf("more than %d things are in trouble; the log names them all", maxTroubles)
+		known = r.troubles[thing]
 		r.troubles[thing] = text
+	default:
+		r.troubles[thing] = shorten(text)
 	}
 	r.mu.Unlock()
 	if known == text {

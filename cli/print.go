@@ -58,7 +58,7 @@ func printHealth(w io.Writer, h *agent.Health, now time.Time) {
 // plain returns text as it is when a terminal shows it as it is, quoted
 // otherwise.
 func plain(text string) string {
-	if strconv.CanBackquote(text) || !needsQuote(text) {
+	if !needsQuote(text) {
 		return text
 	}
 	return strconv.Quote(text)

@@ -26,13 +26,16 @@ import (
 )
 
 // run is the agent itself, as the service starts it.
-func run(ctx context.Context, _ []string, _ Streams) error {
+func run(ctx context.Context, _ []string, s Streams) error {
 	layout := paths.New(os.Getenv(paths.EnvRoot))
 	log, closer, err := logfile.Open(logfile.Options{Path: filepath.Join(layout.LogDir(), "agent.log")})
 	if err != nil {
-		return err
+		// A log that cannot be written is no reason not to collect.
+		fmt.Fprintln(s.Err, err)
+		log = logfile.Discard()
+	} else {
+		defer func() { _ = closer.Close() }() // the last line is written
 	}
-	defer func() { _ = closer.Close() }() // the last line is written
 	config, err := readConfig(layout)
 	if err != nil {
 		return err
