@@ -64,11 +64,13 @@ type WorkspaceHealth struct {
 	Message string `json:"message,omitempty"`
 
 	LastAccepted time.Time `json:"lastAccepted,omitzero"`
-	Delivered    int64     `json:"delivered"` // records accepted since the state folder began
-	Refused      int64     `json:"refused"`   // records set aside
-	Waiting      int64     `json:"waiting"`   // records in the spool
-	WaitingBytes int64     `json:"waitingBytes"`
-	OldestWait   time.Time `json:"oldestWait,omitzero"`
+	// CertificateUntil is when the certificate ends that is the credential.
+	CertificateUntil time.Time `json:"certificateUntil,omitzero"`
+	Delivered        int64     `json:"delivered"` // records accepted since the state folder began
+	Refused          int64     `json:"refused"`   // records set aside
+	Waiting          int64     `json:"waiting"`   // records in the spool
+	WaitingBytes     int64     `json:"waitingBytes"`
+	OldestWait       time.Time `json:"oldestWait,omitzero"`
 }
 
 // SourceHealth is one source.

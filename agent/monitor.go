@@ -129,6 +129,7 @@ func (m *monitor) health() *Health {
 	for n, c := range m.clients {
 		w := WorkspaceHealth{ID: m.o.Config.Workspaces[n].ID}
 		w.State, w.Cause, w.Message, w.LastAccepted = c.State()
+		w.CertificateUntil, _ = c.CertificateExpiry() // the zero time while there is none
 		i := slices.IndexFunc(stats.Destinations, func(d spool.DestinationStats) bool { return d.Name == c.Name() })
 		if i >= 0 {
 			d := stats.Destinations[i]

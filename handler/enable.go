@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/openloganalytics/agent/agent"
 	"github.com/openloganalytics/agent/extension"
@@ -27,47 +28,81 @@ func (h *Handler) enable(ctx context.Context, x *extension.Invocation) error {
 	if x.Env == nil {
 		return errors.New("HandlerEnvironment.json is not readable; the guest agent writes it when it starts")
 	}
+	started, err := h.apply(ctx, x)
+	if err != nil && !started {
+		h.carryOn(ctx, x)
+	}
+	return err
+}
+
+// carryOn makes sure that the agent runs with the settings it has when new
+// ones cannot be applied: after a reboot, and in an update, nobody else starts
+// it. What stands in the way is logged; the error that the user sees is the one
+// about the settings.
+func (h *Handler) carryOn(ctx context.Context, x *extension.Invocation) {
+	s, unlock, err := h.open(ctx)
+	if err != nil {
+		x.Log.Warn("cannot go on with the old settings", "error", err)
+		return
+	}
+	defer unlock()
+	if _, err := os.Stat(h.Layout.ConfigFile()); err != nil || s.Generation == "" {
+		return // there are none
+	}
+	if _, _, err := h.place(ctx, s, x.Log); err != nil {
+		x.Log.Warn("not everything is in place", "error", err)
+	}
+	s.Owner, s.OwnerDir, s.HandlerDir = product.Version, x.Env.HandlerDir, x.Env.HandlerDir
+	s.Updating, s.Missing = time.Time{}, time.Time{}
+	if err := errors.Join(h.saveState(s), h.startAgent(ctx, s, false, x)); err != nil {
+		x.Log.Warn("cannot go on with the old settings", "error", err)
+	}
+}
+
+// apply brings the settings into force. started says that it came as far as
+// starting the agent.
+func (h *Handler) apply(ctx context.Context, x *extension.Invocation) (started bool, err error) {
 	settings, err := h.readSettings(ctx, x)
 	if err != nil {
-		return err
+		return false, err
 	}
 	s, unlock, err := h.open(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer unlock()
 	uid, gid, err := h.place(ctx, s, x.Log)
 	if err != nil {
-		return err
+		return false, err
 	}
 	h.adopt(s, x, settings)
 	renewed, err := h.deliver(s, settings, uid, gid)
 	if err != nil {
-		return fmt.Errorf("hand the settings to the agent: %w", err)
+		return false, fmt.Errorf("hand the settings to the agent: %w", err)
 	}
 	if err := h.saveState(s); err != nil {
-		return err
+		return false, err
 	}
 	note := h.configureSyslog(ctx, settings.Config.Sources.Syslog, uid, x.Log)
 	if note != "" {
 		settings.Notes = append(settings.Notes, note)
 	}
 	if err := h.startAgent(ctx, s, renewed, x); err != nil {
-		return err
+		return true, err
 	}
-	verdict := h.await(ctx, s.Generation, x)
-	s.Reporting.Failed = verdict.err != nil
+	verdict := h.await(ctx, s, x)
+	s.Reporting.Failed, s.Reporting.Notes = verdict.err != nil, settings.Notes
 	if err := h.saveState(s); err != nil {
-		return err
+		return true, err
 	}
 	if verdict.err != nil {
-		return verdict.report(x, nil)
+		return true, verdict.report(x, nil)
 	}
 	if err := extension.SetLastApplied(x.Env.HandlerDir, x.Seq); err != nil {
 		x.Log.Warn("number of the settings in force not kept", "error", err)
 	}
 	h.removeOldVersions(x)
-	return verdict.report(x, settings.Notes)
+	return true, verdict.report(x, settings.Notes)
 }
 
 // readSettings returns the checked settings of the sequence number in force.
@@ -118,6 +153,7 @@ func (h *Handler) otherConnections(s *Settings) error {
 func (h *Handler) adopt(s *state, x *extension.Invocation, settings *Settings) {
 	s.Owner, s.OwnerDir = product.Version, x.Env.HandlerDir
 	s.HandlerDir = x.Env.HandlerDir
+	s.Updating, s.Missing = time.Time{}, time.Time{}
 	if s.Installed.IsZero() {
 		s.Installed = x.Now().UTC()
 	}
@@ -198,11 +234,18 @@ func (h *Handler) deliverKeys(s *state, settings *Settings, uid, gid int) (any b
 		return false, err
 	}
 	defer func() { _ = root.Close() }() // only holds the folder
-	keys := map[string]string{}
+	keys, domains := map[string]string{}, map[string]string{}
+	for _, w := range settings.Config.Workspaces {
+		domains[w.ID] = w.Domain
+	}
+	health, err := agent.ReadHealth(h.Layout.HealthFile())
+	if err != nil {
+		health = &agent.Health{} // nothing is known yet
+	}
 	for _, id := range slices.Sorted(maps.Keys(settings.Keys)) {
 		key := settings.Keys[id]
-		keys[id] = keyDigest(id, key)
-		if s.Keys[id] == keys[id] && h.keyArrived(root, id) {
+		keys[id] = keyDigest(id+"@"+domains[id], key)
+		if s.Keys[id] == keys[id] && h.keyServed(root, id, health) {
 			continue
 		}
 		any = true
@@ -214,19 +257,31 @@ func (h *Handler) deliverKeys(s *state, settings *Settings, uid, gid int) (any b
 	return any, nil
 }
 
-// keyArrived reports whether the agent has what it needs: an identity that a
-// key made, or the key that is still to be used.
-func (h *Handler) keyArrived(root *os.Root, id string) bool {
-	for _, path := range []string{h.Layout.WorkspaceKeyFile(id), filepath.Join(h.Layout.WorkspaceDir(id), "state.json")} {
+// renewBefore is how long before its certificate ends the agent gets the key
+// again, to make a new one with.
+const renewBefore = 60 * 24 * time.Hour
+
+// keyServed reports whether the same key need not be handed over again: it
+// still lies there to be used, or it made an identity that the workspace takes
+// and that does not end soon.
+func (h *Handler) keyServed(root *os.Root, id string, health *agent.Health) bool {
+	there := func(path string) bool {
 		name, err := filepath.Rel(h.Layout.AgentDir(), path)
 		if err != nil {
 			return false
 		}
-		if info, err := root.Lstat(name); err == nil && info.Mode().IsRegular() {
-			return true
+		info, err := root.Lstat(name)
+		return err == nil && info.Mode().IsRegular()
+	}
+	if there(h.Layout.WorkspaceKeyFile(id)) {
+		return true
+	}
+	for _, w := range health.Workspaces {
+		if w.ID == id && (w.State == agent.StateRejected || !w.CertificateUntil.IsZero() && time.Until(w.CertificateUntil) < renewBefore) {
+			return false
 		}
 	}
-	return false
+	return there(filepath.Join(h.Layout.WorkspaceDir(id), "identity.pem")) && there(filepath.Join(h.Layout.WorkspaceDir(id), "state.json"))
 }
 
 func (h *Handler) deliverKey(root *os.Root, id string, key secret.Secret, uid, gid int) error {
@@ -237,7 +292,7 @@ func (h *Handler) deliverKey(root *os.Root, id string, key secret.Secret, uid, g
 	for _, dir := range []string{filepath.Dir(filepath.Dir(name)), filepath.Dir(name)} {
 		err := root.Mkdir(dir, 0o700)
 		if errors.Is(err, fs.ErrExist) {
-			continue
+			err = nil // its owner may be missing: a command can be killed in between
 		}
 		if err == nil && h.Root {
 			err = root.Lchown(dir, uid, gid)

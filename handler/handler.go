@@ -126,6 +126,7 @@ func (h *Handler) update(ctx context.Context, x *extension.Invocation) error {
 	}
 	s.Owner = target
 	s.OwnerDir = h.siblingDir(x, target)
+	s.Updating = x.Now().UTC()
 	if err := h.saveState(s); err != nil {
 		return err
 	}
@@ -159,18 +160,25 @@ func (h *Handler) uninstall(ctx context.Context, x *extension.Invocation) error 
 		x.Log.Warn("state of the handler is unreadable; removing everything", "error", err)
 		s = &state{}
 	}
-	if h.ownedByAnother(s) {
+	if h.ownedByAnother(s, x.Now()) {
 		x.Log.Info("another version owns this machine; only this version's binary goes", "owner", s.Owner)
 		return h.removeVersion(product.Version)
 	}
 	return h.removeAll(ctx, x, s)
 }
 
+// updateTime is more than an update takes from its update command to the old
+// version's uninstall: the guest agent gives each command a quarter of an hour.
+const updateTime = time.Hour
+
 // ownedByAnother reports whether update passed the machine on to a version
 // that is really there.
-func (h *Handler) ownedByAnother(s *state) bool {
+func (h *Handler) ownedByAnother(s *state, now time.Time) bool {
 	if s.Owner == "" || s.Owner == product.Version {
 		return false
+	}
+	if !s.Updating.IsZero() && now.Sub(s.Updating).Abs() > updateTime {
+		return false // that update failed long ago
 	}
 	_, err := os.Stat(s.OwnerDir)
 	return err == nil

@@ -83,7 +83,9 @@ func (h *Handler) knowMachine(s *state, log *logfile.Logger) error {
 		log.Warn("this machine was made from an image: the state of the machine in the image is set aside", "folder", aside)
 		*s = state{Owner: s.Owner, OwnerDir: s.OwnerDir}
 	}
-	s.MachineID = id
+	if id != "" {
+		s.MachineID = id
+	}
 	return nil
 }
 
@@ -133,7 +135,11 @@ func (h *Handler) own(path string, mode fs.FileMode, uid, gid int) error {
 	if err != nil {
 		return err
 	}
-	if !info.IsDir() {
+	opened, err := root.Stat(".")
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() || !os.SameFile(info, opened) {
 		return fmt.Errorf("%s is not a folder", path)
 	}
 	if h.Root {
@@ -152,6 +158,9 @@ func (h *Handler) placeBinary() error {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+		return err
+	}
+	if err := h.own(filepath.Dir(target), 0o755, 0, 0); err != nil { // whatever the umask
 		return err
 	}
 	same, err := sameContent(h.Self, target)

@@ -56,9 +56,14 @@ func (h *Handler) Report(ctx context.Context) error {
 	}
 	status := extension.NewReporter(env, s.Reporting.Extension, s.Reporting.Sequence, "Enable", s.Reporting.LogPath, time.Now)
 	v := judge(health)
+	if !h.wrote(ctx, s, health) {
+		v.err = fmt.Errorf("the agent does not run; it is started again, and its log is %s", h.agentLog())
+	}
 	switch {
+	case v.err != nil && extension.CodeOf(v.err) == extension.ExitFailed:
+		err = status.Error(v.err)
 	case v.err == nil:
-		err = status.Success(summary(health, nil), parts(health)...)
+		err = status.Success(summary(health, s.Reporting.Notes), parts(health)...)
 		if err == nil && s.Reporting.Failed {
 			s.Reporting.Failed = false
 			err = errors.Join(extension.SetLastApplied(env.HandlerDir, s.Reporting.Sequence), h.saveState(s))

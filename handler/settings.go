@@ -6,9 +6,9 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -17,6 +17,7 @@ import (
 
 	"github.com/openloganalytics/agent/agent"
 	"github.com/openloganalytics/agent/extension"
+	"github.com/openloganalytics/agent/internal/atomicfile"
 	"github.com/openloganalytics/agent/internal/proxy"
 	"github.com/openloganalytics/agent/internal/secret"
 )
@@ -330,19 +331,30 @@ func (s *Settings) readTrusted() error {
 		return nil
 	}
 	wrong := &extension.SettingsError{Field: "trustedCertificatesFile", Fix: "put a PEM file with the certificates of the authorities there"}
-	data, err := os.ReadFile(s.trustedFile)
+	data, err := atomicfile.ReadLimited(s.trustedFile, trustedLimit)
+	certificates := onlyCertificates(data)
 	switch {
 	case err != nil:
 		wrong.Problem = "cannot be read: " + err.Error()
-	case len(data) > trustedLimit:
-		wrong.Problem = fmt.Sprintf("has more than %d KiB", trustedLimit>>10)
-	case !x509.NewCertPool().AppendCertsFromPEM(data):
+	case !x509.NewCertPool().AppendCertsFromPEM(certificates):
 		wrong.Problem = s.trustedFile + " holds no PEM certificate"
 	default:
-		s.Config.TrustedCertificates = string(data)
+		s.Config.TrustedCertificates = string(certificates)
 		return nil
 	}
 	return wrong
+}
+
+// onlyCertificates leaves out everything else that a PEM file can hold, private
+// keys above all: root read it, and the agent gets it.
+func onlyCertificates(data []byte) []byte {
+	var certificates []byte
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "CERTIFICATE" {
+			certificates = append(certificates, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...)
+		}
+	}
+	return certificates
 }
 
 // ValidatePublic checks public settings alone, as a person writes them into a

@@ -183,13 +183,14 @@ func TestTrustedCertificatesAreRead(t *testing.T) {
 	dir := t.TempDir()
 	server := httptest.NewTLSServer(nil)
 	defer server.Close()
+	key := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("secret")})
 	good := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
-	for name, data := range map[string][]byte{"good.pem": good, "bad.pem": []byte("no certificate"), "large.pem": bytes.Repeat([]byte("x"), 2<<20)} {
+	for name, data := range map[string][]byte{"good.pem": append(key, good...), "bad.pem": []byte("no certificate"), "large.pem": bytes.Repeat([]byte("x"), 2<<20)} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for name, say := range map[string]string{"good.pem": "", "bad.pem": "no PEM", "large.pem": "1024 KiB", "none.pem": "cannot be read"} {
+	for name, say := range map[string]string{"good.pem": "", "bad.pem": "no PEM", "large.pem": "cannot be read", "none.pem": "cannot be read"} {
 		s, err := parse(join(`"workspaceId":"`+testID+`"`, `"trustedCertificatesFile":"`+filepath.Join(dir, name)+`"`), join(`"workspaceKey":"`+testKey+`"`))
 		if err != nil {
 			t.Fatal(err)

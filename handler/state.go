@@ -22,6 +22,8 @@ type state struct {
 	// handler folder. Uninstall of another version leaves shared things alone.
 	Owner    string `json:"owner"`
 	OwnerDir string `json:"ownerDir,omitempty"`
+	// Updating is when update named an owner that was not enabled since.
+	Updating time.Time `json:"updating,omitzero"`
 
 	// MachineID tells a captured image from the machine it was captured on.
 	MachineID string    `json:"machineId,omitempty"`
@@ -54,6 +56,8 @@ type reporting struct {
 	Extension  string `json:"extension,omitempty"`
 	Sequence   int    `json:"sequence"`
 	LogPath    string `json:"logPath"`
+	// Notes are what enable had to say besides.
+	Notes []string `json:"notes,omitempty"`
 	// Failed says that enable ended in an error which the agent has to mend.
 	Failed bool `json:"failed,omitempty"`
 }
@@ -72,10 +76,14 @@ func (h *Handler) loadState() (*state, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read handler state: %w", err)
 	}
-	if err := json.Unmarshal(data, s); err != nil {
-		return nil, fmt.Errorf("read handler state %s: %w", h.stateFile(), err)
+	if json.Unmarshal(data, s) == nil {
+		return s, nil
 	}
-	return s, nil
+	// All of it can be found out again by the next enable.
+	if err := os.Rename(h.stateFile(), h.stateFile()+".unreadable"); err != nil {
+		return nil, fmt.Errorf("set aside handler state %s: %w", h.stateFile(), err)
+	}
+	return &state{}, nil
 }
 
 func (h *Handler) saveState(s *state) error {

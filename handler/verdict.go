@@ -32,14 +32,14 @@ type verdict struct {
 // await waits for the agent's verdict on the settings of that generation: at
 // once when all workspaces are connected or one refuses, otherwise as long as
 // h.Patience.
-func (h *Handler) await(ctx context.Context, generation string, x *extension.Invocation) verdict {
+func (h *Handler) await(ctx context.Context, s *state, x *extension.Invocation) verdict {
 	ctx, cancel := context.WithTimeout(ctx, h.Patience)
 	defer cancel()
 	var last *agent.Health
 	var unreachable time.Time
 	for {
 		health, err := agent.ReadHealth(h.Layout.HealthFile())
-		if err == nil && health.Generation == generation && health.Version == product.Version && !health.Clean {
+		if err == nil && health.Generation == s.Generation && health.Version == product.Version && !health.Clean && h.wrote(ctx, s, health) {
 			last = health
 			v := judge(health)
 			if v.err == nil || extension.CodeOf(v.err) != extension.ExitUnreachable {
@@ -63,6 +63,13 @@ func (h *Handler) await(ctx context.Context, generation string, x *extension.Inv
 		case <-time.After(pollEvery):
 		}
 	}
+}
+
+// wrote reports whether the agent that runs now wrote the health: one that was
+// killed leaves its last words behind.
+func (h *Handler) wrote(ctx context.Context, s *state, health *agent.Health) bool {
+	now, err := h.Manager.Status(ctx, h.unit(s))
+	return err == nil && now.Running && now.PID == health.PID
 }
 
 // decided reports whether every workspace has given some answer.

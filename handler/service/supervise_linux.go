@@ -136,6 +136,9 @@ func (w *watch) run(ctx context.Context) {
 			wait = w.o.timing.firstRestart
 		}
 		w.restarts++
+		if err := w.o.Report(ctx); err != nil {
+			w.o.Log.Warn("cannot report the agent's end", "error", err)
+		}
 		w.o.Log.Warn("agent ended and is started again", "reason", err, "wait", wait, "restarts", w.restarts)
 		select {
 		case <-ctx.Done():
@@ -267,7 +270,7 @@ func (w *watch) account() (uid, gid int, err error) {
 // folders makes those that the agent needs and cannot make: a reboot empties
 // /run, and people empty /var/log.
 func (w *watch) folders(uid, gid int) error {
-	for dir, mode := range map[string]os.FileMode{w.unit.RunDir: 0o755, w.unit.LogDir: 0o750} {
+	for dir, mode := range map[string]os.FileMode{w.unit.RunDir: 0o755, w.unit.LogDir: 0o751} {
 		err := os.MkdirAll(dir, mode)
 		if err == nil && uid >= 0 {
 			err = os.Lchown(dir, uid, gid)

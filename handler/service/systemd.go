@@ -149,7 +149,7 @@ func agentService(u Unit, version int) string {
 		"Nice=5",
 	)
 	if filepath.Dir(u.LogDir) == "/var/log" {
-		lines = append(lines, "LogsDirectory="+filepath.Base(u.LogDir), "LogsDirectoryMode=0750")
+		lines = append(lines, "LogsDirectory="+filepath.Base(u.LogDir), "LogsDirectoryMode=0751")
 	}
 	if u.MemoryMB > 0 {
 		lines = append(lines, fmt.Sprintf("Environment=GOMEMLIMIT=%dMiB", softMemory(u.MemoryMB)))

@@ -128,6 +128,76 @@ func TestKilledProcessesComeBack(t *testing.T) {
 	m.wantLines(150)
 }
 
+// Settings that cannot be applied stop nothing: not after a reboot, and not in
+// an update.
+func TestBadSettingsKeepTheAgentAlive(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.enable(oldVersion, m.settings(nil))
+	m.appendLines(1, 5) // files that exist before the first start are read from their end
+	m.wantLines(5)
+	bad := m.settings(func(pub, _ map[string]any) { pub["unheardOf"] = true })
+	for _, pid := range processesOf(t, m.root) {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			t.Fatal(err)
+		}
+	}
+	_, err := m.guest.Enable(oldVersion, bad)
+	wantExit(t, err, extension.ExitBadSettings)
+	m.appendLines(6, 10)
+	m.wantLines(10)
+	_, err = m.guest.Enable(newVersion, bad)
+	wantExit(t, err, extension.ExitBadSettings)
+	m.appendLines(11, 20)
+	m.wantLines(20)
+	if v := m.health().Version; v != newVersion {
+		t.Errorf("version %s runs after the update", v)
+	}
+	m.enable(newVersion, m.settings(nil))
+}
+
+// An agent that does not run is not called healthy because of what it said
+// before it was killed.
+func TestDeadAgentIsNotCalledHealthy(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.enable(oldVersion, m.settings(nil))
+	spool := m.layout.SpoolDir()
+	if err := os.Rename(spool, spool+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(spool, []byte("no folder"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(m.health().PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	m.eventually(func() error {
+		status, err := m.guest.Status()
+		if err == nil && (status.Status != "error" || !strings.Contains(status.Message, "does not run")) {
+			err = fmt.Errorf("status is %s: %s", status.Status, status.Message)
+		}
+		return err
+	})
+	if err := errors.Join(os.Remove(spool), os.Rename(spool+".away", spool)); err != nil {
+		t.Fatal(err)
+	}
+	m.enable(oldVersion, m.settings(nil))
+}
+
+// The same key is handed over again when the identity that it made is gone.
+func TestLostIdentityIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.enable(oldVersion, m.settings(nil))
+	if err := os.Remove(filepath.Join(m.layout.WorkspaceDir(m.workspace.ID), "identity.pem")); err != nil {
+		t.Fatal(err)
+	}
+	m.enable(oldVersion, m.settings(nil))
+	m.appendLines(1, 10)
+	m.wantLines(10)
+}
+
 func TestSyslogMessagesArrive(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
