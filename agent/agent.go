@@ -111,6 +111,7 @@ func Run(ctx context.Context, o Options) error {
 		reading.Go(func() { r.run(ctx) })
 	}
 	reporting.Go(func() { m.run(delivery) })
+	reporting.Go(func() { m.beat(delivery) })
 	o.Log.Info("started", "version", product.Version, "generation", o.Config.Generation, "workspaces", len(clients), "sources", len(m.running))
 	m.notify("READY=1")
 

@@ -54,21 +54,12 @@ func (m *monitor) changed() { signal(m.wake) }
 // run writes the health file until ctx ends.
 func (m *monitor) run(ctx context.Context) {
 	m.write(false)
-	beat := make(<-chan time.Time)
-	if m.o.Watchdog > 0 {
-		ticker := time.NewTicker(m.o.Watchdog / 3)
-		defer ticker.Stop()
-		beat = ticker.C
-	}
 	regular := time.NewTicker(healthEvery)
 	defer regular.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-beat:
-			m.beat()
-			continue
 		case <-regular.C:
 		case <-m.wake:
 			// Several changes in a row are one write, and a write a second is
@@ -84,12 +75,25 @@ func (m *monitor) run(ctx context.Context) {
 	}
 }
 
-// beat tells the service manager that the agent lives. Whoever holds the lock
-// of the record path without end keeps it from being told.
-func (m *monitor) beat() {
-	m.intake.mu.Lock()
-	m.intake.mu.Unlock() //nolint:staticcheck // taking it is the proof of life
-	m.notify("WATCHDOG=1")
+// beat tells the service manager until ctx ends that the agent lives. Whoever
+// holds the lock of the record path without end keeps it from being told; a
+// slow disk does not.
+func (m *monitor) beat(ctx context.Context) {
+	if m.o.Watchdog <= 0 {
+		return
+	}
+	ticker := time.NewTicker(m.o.Watchdog / 3)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		m.intake.mu.Lock()
+		m.intake.mu.Unlock() //nolint:staticcheck // taking it is the proof of life
+		m.notify("WATCHDOG=1")
+	}
 }
 
 // last writes the last words of a clean stop.

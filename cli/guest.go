@@ -22,9 +22,14 @@ func guestCommand(ctx context.Context, h *handler.Handler, c extension.Command, 
 	}
 	path := h.LogPath(env)
 	log, closer, err := logfile.Open(logfile.Options{Path: path})
-	if err != nil {
+	switch {
+	case err != nil:
 		log, path = logfile.Discard(), ""
-	} else {
+	case env == nil && c.Name == "uninstall":
+		// The log would lie in a folder that is to go; what fails is printed.
+		_ = closer.Close() // nothing was written
+		log, path = logfile.Discard(), ""
+	default:
 		defer func() { _ = closer.Close() }() // the command has ended; there is nobody to tell
 	}
 	if envErr != nil {

@@ -202,6 +202,10 @@ func (w *watch) once(ctx context.Context) error {
 	var hearing sync.WaitGroup
 	defer hearing.Wait()
 	defer func() { _ = notify.Close() }() // only read from
+	// The last words of the one before stay: they tell why it ended.
+	if err := os.Rename(w.s.file(outputFile), w.s.file(outputFile+".1")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		w.o.Log.Warn("cannot keep the last output of the agent", "error", err)
+	}
 	output, err := os.OpenFile(w.s.file(outputFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return fmt.Errorf("open output of the agent: %w", err)

@@ -144,7 +144,7 @@ func (s *supervisor) Install(_ context.Context, u Unit) (changed bool, err error
 }
 
 // startPatience is how long a new supervisor may take to say that it is there.
-const startPatience = 10 * time.Second
+const startPatience = 30 * time.Second
 
 func (s *supervisor) Start(ctx context.Context, u Unit) error {
 	if s.read().Supervisor.alive() {
@@ -243,7 +243,7 @@ func (s *supervisor) Remove(ctx context.Context, u Unit) error {
 	if err := s.Stop(ctx, u); err != nil {
 		return err
 	}
-	for _, name := range []string{unitFile, pidFile, lockFile, outputFile} {
+	for _, name := range []string{unitFile, pidFile, lockFile, outputFile, outputFile + ".1"} {
 		if err := os.Remove(s.file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove service: %w", err)
 		}

@@ -530,6 +530,12 @@ func TestDisableAndUninstallNeedNothing(t *testing.T) {
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%s on an empty machine: %v: %s", verb, err, out)
 		}
+		layout := paths.New(empty)
+		for _, dir := range []string{layout.VersionsDir(), layout.StateDir(), layout.RunDir(), layout.LogDir()} {
+			if _, err := os.Lstat(dir); verb == "uninstall" && err == nil {
+				t.Errorf("uninstall leaves %s", dir)
+			}
+		}
 	}
 }
 
