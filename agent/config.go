@@ -20,6 +20,8 @@ type Config struct {
 
 	// Installed is when the extension was first installed on this machine.
 	Installed time.Time `json:"installed,omitzero"`
+	// MachineID is the machine's DMI UUID, which only root can read.
+	MachineID string `json:"machineId,omitempty"`
 	// VMResourceID is the ARM id that fills _ResourceId; empty when unknown.
 	VMResourceID string `json:"vmResourceId,omitempty"`
 	// TrustedCertificates are authorities to trust besides the system's, PEM.

@@ -35,7 +35,7 @@ const metadataPatience = 5 * time.Second
 // nothing essential depends on it.
 func readHost(ctx context.Context, o Options) *host {
 	fsys := os.DirFS("/")
-	h := &host{name: hostinfo.ShortName(), fqdn: hostinfo.FQDN(fsys), uuid: hostinfo.ProductUUID(fsys), cloudID: hostinfo.CloudID(fsys)}
+	h := &host{name: hostinfo.ShortName(), fqdn: hostinfo.FQDN(fsys), uuid: o.Config.MachineID, cloudID: hostinfo.CloudID(fsys)}
 	var err error
 	if h.os, err = hostinfo.ReadOS(fsys); err != nil {
 		o.Log.Warn("operating system not recognised", "error", err)

@@ -29,12 +29,11 @@ import (
 func run(ctx context.Context, _ []string, s Streams) error {
 	layout := paths.New(os.Getenv(paths.EnvRoot))
 	log, closer, err := logfile.Open(logfile.Options{Path: filepath.Join(layout.LogDir(), "agent.log")})
+	defer func() { _ = closer.Close() }() // the last line is written
 	if err != nil {
-		// A log that cannot be written is no reason not to collect.
+		// A log that cannot be written is no reason not to collect; it is tried
+		// again with each line.
 		fmt.Fprintln(s.Err, err)
-		log = logfile.Discard()
-	} else {
-		defer func() { _ = closer.Close() }() // the last line is written
 	}
 	config, err := readConfig(layout)
 	if err != nil {
@@ -107,17 +106,17 @@ func report(ctx context.Context, _ []string, _ Streams) error {
 }
 
 // supervise keeps run alive where no service manager does.
-func supervise(ctx context.Context, _ []string, _ Streams) error {
+func supervise(ctx context.Context, _ []string, s Streams) error {
 	h, err := handler.New(os.LookupEnv)
 	if err != nil {
 		return err
 	}
 	signal.Ignore(syscall.SIGHUP) // whose terminal it was does not matter
 	log, closer, err := logfile.Open(logfile.Options{Path: filepath.Join(h.Layout.HandlerDir(), "supervisor.log")})
-	if err != nil {
-		return err
-	}
 	defer func() { _ = closer.Close() }() // the last line is written
+	if err != nil {
+		fmt.Fprintln(s.Err, err) // as above
+	}
 	return h.Supervise(ctx, log)
 }
 

@@ -189,7 +189,7 @@ func below(pattern string, dirs ...string) bool {
 // the workspaces that it does not have yet. It reports whether anything is
 // new, which the agent learns when it is started again.
 func (h *Handler) deliver(s *state, settings *Settings, uid, gid int) (renewed bool, err error) {
-	settings.Config.Installed = s.Installed
+	settings.Config.Installed, settings.Config.MachineID = s.Installed, s.MachineID
 	settings.Config.Generation = settings.Generation()
 	data, err := json.MarshalIndent(settings.Config, "", "  ")
 	if err != nil {
@@ -254,7 +254,31 @@ func (h *Handler) deliverKeys(s *state, settings *Settings, uid, gid int) (any b
 		}
 	}
 	s.Keys = keys
-	return any, nil
+	return any, h.forgetKeys(root, settings)
+}
+
+// forgetKeys deletes keys of workspaces that the settings no longer name.
+func (h *Handler) forgetKeys(root *os.Root, settings *Settings) error {
+	entries, err := fs.ReadDir(root.FS(), "workspaces")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if _, named := settings.Keys[e.Name()]; named {
+			continue
+		}
+		name, err := filepath.Rel(h.Layout.AgentDir(), h.Layout.WorkspaceKeyFile(e.Name()))
+		if err != nil {
+			return err
+		}
+		if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // renewBefore is how long before its certificate ends the agent gets the key

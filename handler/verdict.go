@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -42,6 +43,10 @@ func (h *Handler) await(ctx context.Context, s *state, x *extension.Invocation) 
 		if err == nil && health.Generation == s.Generation && health.Version == product.Version && !health.Clean && h.wrote(ctx, s, health) {
 			last = health
 			v := judge(health)
+			if v.err == nil && h.keyPending(health) {
+				// An older certificate works; what the key is worth is not known yet.
+				v.err = extension.WithCode(extension.ExitUnreachable, errKeyPending)
+			}
 			if v.err == nil || extension.CodeOf(v.err) != extension.ExitUnreachable {
 				return v
 			}
@@ -59,10 +64,26 @@ func (h *Handler) await(ctx context.Context, s *state, x *extension.Invocation) 
 			if last == nil {
 				return verdict{err: fmt.Errorf("the agent did not start within %v; its log is %s", h.Patience, h.agentLog())}
 			}
-			return judge(last)
+			if v := judge(last); v.err != nil || !h.keyPending(last) {
+				return v
+			}
+			return verdict{last, extension.WithCode(extension.ExitUnreachable, errKeyPending)}
 		case <-time.After(pollEvery):
 		}
 	}
+}
+
+var errKeyPending = errors.New("the workspace has not answered to the new workspaceKey yet; the agent goes on trying it")
+
+// keyPending reports whether a key still lies there that the agent has not
+// had an answer to.
+func (h *Handler) keyPending(health *agent.Health) bool {
+	for _, w := range health.Workspaces {
+		if _, err := os.Lstat(h.Layout.WorkspaceKeyFile(w.ID)); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // wrote reports whether the agent that runs now wrote the health: one that was

@@ -381,6 +381,12 @@ func TestKeyOfAnotherWorkspace(t *testing.T) {
 	// The right key mends it, and the key is gone from the disk once it was used.
 	m.enable(oldVersion, m.settings(nil))
 	m.wantNoSecret(m.workspace.Keys[0], wrong)
+	// A wrong key later is told, although the old certificate goes on working.
+	_, err = m.guest.Enable(oldVersion, m.settings(func(_, prot map[string]any) { prot["workspaceKey"] = wrong }))
+	wantExit(t, err, extension.ExitBadSettings)
+	m.appendLines(1, 10)
+	m.wantLines(10)
+	m.enable(oldVersion, m.settings(nil))
 }
 
 func TestClockOffByAnHour(t *testing.T) {
