@@ -46,13 +46,19 @@ func (s saved) take(id identity) (savedMark, bool) {
 	return k, true
 }
 
+// has reports whether there is a mark of the file id.
+func (s saved) has(id identity) bool {
+	return slices.ContainsFunc(s[nativity{id.ino, id.birth}], func(k savedMark) bool { return id.again(k.mark.id) })
+}
+
 // A lost is a file of an earlier run that does not match any more.
 type lost struct {
 	key       string
 	mark      mark
-	place     sighting // where it is now, if it was found
-	unmounted bool     // its file system is not there
-	replaced  bool     // another file has its path
+	place     sighting   // where it is now, if it was found
+	unmounted bool       // its file system is not there
+	replaced  bool       // another file has its path
+	between   []sighting // what may have had its path since, and was rotated away too
 }
 
 // resume gives f the mark that was saved for it.
@@ -120,22 +126,52 @@ func (s saved) search(matching []sighting) []lost {
 }
 
 func searchOne(key string, m mark) lost {
+	l := lost{key: key, mark: m}
 	for _, path := range siblings(m.where()) {
-		if st, err := lstatPath(path); err == nil && st.id.again(m.id) {
-			return lost{key: key, mark: m, place: sighting{path, st}}
+		st, err := lstatPath(path)
+		switch {
+		case err != nil:
+		case st.id.again(m.id):
+			l.place = sighting{path, st}
+		case !m.is(rotated) && st.kind == 0 && st.id.birth > m.id.birth && isCopyName(path, m.label):
+			l.between = append(l.between, sighting{path, st})
 		}
 	}
-	dir, err := statPath(filepath.Dir(m.where()))
-	_, pathErr := lstatPath(m.label)
-	return lost{
-		key: key, mark: m,
-		unmounted: err != nil || dir.id.dev != m.id.dev,
-		replaced:  pathErr == nil,
+	if l.place.path != "" {
+		return l
 	}
+	dir, err := statPath(filepath.Dir(m.where()))
+	if l.unmounted = err != nil || dir.id.dev != m.id.dev; l.unmounted {
+		l.between = nil
+	}
+	_, err = lstatPath(m.label)
+	l.replaced = err == nil
+	return l
+}
+
+// isCopyName reports whether rotation gives copies of the file at label the name
+// of path: app.log.1, app.log-20260102 or app-20260102.log for app.log.
+func isCopyName(path, label string) bool {
+	if filepath.Dir(path) != filepath.Dir(label) || path == label {
+		return false
+	}
+	letters := func(name string) string {
+		return strings.Map(func(r rune) rune {
+			if strings.ContainsRune("0123456789.-_", r) {
+				return -1
+			}
+			return r
+		}, name)
+	}
+	rest, ok := strings.CutPrefix(filepath.Base(path), stem(label))
+	return ok && strings.IndexAny(rest, ".-_") == 0 && letters(rest) == letters(filepath.Base(label)[len(stem(label)):])
 }
 
 // miss acts on the fate of a file of an earlier run that does not match.
 func (t *follower) miss(ctx context.Context, l lost) error {
+	for _, b := range l.between {
+		t.adopt(l.mark.label, b)
+	}
 	switch {
 	case l.place.path != "":
 		if t.files[l.place.st.id] == nil {
@@ -152,6 +188,18 @@ func (t *follower) miss(ctx context.Context, l lost) error {
 	}
 	t.saved.take(l.mark.id)
 	return t.forgetKeys(ctx, l.key)
+}
+
+// adopt reads from its beginning the file that was written and rotated away at
+// label while the agent did not run, if the patterns do not find it.
+func (t *follower) adopt(label string, at sighting) {
+	if t.files[at.st.id] != nil || t.saved.has(at.st.id) || t.matches(at.path) || len(t.files) >= maxFiles {
+		return
+	}
+	f := t.add(at.path, at.st)
+	f.label, f.path = label, at.path
+	f.set(rotated)
+	f.newcomer = true
 }
 
 // forgetSaved lets go of the marks whose files did not come back.

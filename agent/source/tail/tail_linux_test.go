@@ -315,6 +315,50 @@ func TestF03RotatedTwiceWhileDown(t *testing.T) {
 	}, "app.log*")
 }
 
+func TestF03RotatedTwiceOutOfThePatternsWhileDown(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.add("app.log.7", "not asked for: older\n")
+		r.tick()
+		r.add("app.log", "one\n")
+		r.start()
+		r.want("one")
+		r.restart(func() {
+			r.add("app.log", "two\n")
+			r.rename("app.log", "app.log.2")
+			r.tick()
+			r.add("app.log", "three\n")
+			r.rename("app.log", "app.log.1")
+			r.add("app.log", "four\n")
+			r.add("app.log.old.gz", "not asked for: no copy\n")
+			r.add("app-web.log", "not asked for: another log\n")
+		})
+		r.wantAny("one", "two", "three", "four")
+		for _, row := range r.out.Rows("Test_CL") {
+			if row["File"] != "app.log" {
+				t.Errorf("line %q is from %q, want the name that matched, app.log", row["Line"], row["File"])
+			}
+		}
+		r.wantNoLoss()
+		r.restart(func() {})
+		r.wantAny("one", "two", "three", "four")
+	}, "app.log")
+}
+
+// tick lets the clock of the file system go on: files that are made from now on
+// are younger than those there are.
+func (r *rig) tick() {
+	r.Helper()
+	birth := func() int64 {
+		r.add("tick", "")
+		st, err := lstatPath(r.path("tick"))
+		r.check(err)
+		r.check(os.Remove(r.path("tick")))
+		return st.id.birth
+	}
+	for begin := birth(); birth() == begin; {
+	}
+}
+
 func TestF04RotatedOutOfThePatternsWhileDown(t *testing.T) {
 	t.Run("beside the new file", func(t *testing.T) {
 		bubble(t, func(r *rig) {
