@@ -170,7 +170,9 @@ func isCopyName(path, label string) bool {
 // miss acts on the fate of a file of an earlier run that does not match.
 func (t *follower) miss(ctx context.Context, l lost) error {
 	for _, b := range l.between {
-		t.adopt(l.mark.label, b)
+		if err := t.adopt(ctx, l.mark.label, b); err != nil {
+			return err
+		}
 	}
 	switch {
 	case l.place.path != "":
@@ -191,15 +193,18 @@ func (t *follower) miss(ctx context.Context, l lost) error {
 }
 
 // adopt reads from its beginning the file that was written and rotated away at
-// label while the agent did not run, if the patterns do not find it.
-func (t *follower) adopt(label string, at sighting) {
+// label while the agent did not run, if the patterns do not find it. Its mark
+// becomes durable before that of the file it came after, which leads here no
+// more once it is known as rotated.
+func (t *follower) adopt(ctx context.Context, label string, at sighting) error {
 	if t.files[at.st.id] != nil || t.saved.has(at.st.id) || t.matches(at.path) || len(t.files) >= maxFiles {
-		return
+		return nil
 	}
 	f := t.add(at.path, at.st)
 	f.label, f.path = label, at.path
 	f.set(rotated)
 	f.newcomer = true
+	return t.save(ctx, f)
 }
 
 // forgetSaved lets go of the marks whose files did not come back.

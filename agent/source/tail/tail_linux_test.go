@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -341,6 +343,34 @@ func TestF03RotatedTwiceOutOfThePatternsWhileDown(t *testing.T) {
 		r.wantNoLoss()
 		r.restart(func() {})
 		r.wantAny("one", "two", "three", "four")
+	}, "app.log")
+}
+
+func TestF03TheFileInBetweenIsKnownBeforeItIsRead(t *testing.T) {
+	bubble(t, func(r *rig) {
+		var denied atomic.Bool
+		denied.Store(true)
+		r.opening(func(name string) (*os.File, error) {
+			if denied.Load() && name == "app.log.1" {
+				return nil, syscall.EACCES
+			}
+			return nil, nil
+		})
+		r.add("app.log", "one\n")
+		r.start()
+		r.want("one")
+		r.tick()
+		r.restart(func() {
+			r.add("app.log", "two\n") // which makes it known as rotated
+			r.rename("app.log", "app.log.2")
+			r.add("app.log", "three\n")
+			r.rename("app.log", "app.log.1")
+			r.add("app.log", "four\n")
+		})
+		r.wantAny("one", "two", "four")
+		r.restart(func() { denied.Store(false) })
+		r.wantAny("one", "two", "three", "four")
+		r.wantNoLoss()
 	}, "app.log")
 }
 
