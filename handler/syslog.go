@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/openloganalytics/agent/agent"
+	"github.com/openloganalytics/agent/agent/source/syslog"
 	"github.com/openloganalytics/agent/handler/rsyslog"
 	"github.com/openloganalytics/agent/internal/logfile"
 )
@@ -21,9 +22,9 @@ func (h *Handler) configureSyslog(ctx context.Context, cfg *agent.Syslog, uid in
 		}
 		return ""
 	}
-	selectors := make([]rsyslog.Selector, 0, len(cfg.Selectors))
+	selectors := make([]syslog.Selector, 0, len(cfg.Selectors))
 	for _, s := range cfg.Selectors {
-		selectors = append(selectors, rsyslog.Selector{Facilities: s.Facilities, Severities: s.Severities})
+		selectors = append(selectors, syslog.Selector{Facilities: s.Facilities, Severities: s.Severities})
 	}
 	result, err := rsyslog.Configure(ctx, rsyslog.Options{Root: h.Layout.Root(), Pipe: h.Layout.SyslogPipe(), UID: uid, Selectors: selectors})
 	if err != nil {

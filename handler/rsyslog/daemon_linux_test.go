@@ -147,7 +147,7 @@ func (d *daemon) agent(out *sourcetest.Emitter) (stop func()) {
 	}
 }
 
-func (d *daemon) configure(selectors ...Selector) {
+func (d *daemon) configure(selectors ...syslog.Selector) {
 	d.t.Helper()
 	d.o.Selectors = selectors
 	if got, err := Configure(d.t.Context(), d.o); err != nil || !got.Changed {
@@ -192,7 +192,7 @@ func checkOnce(t *testing.T, out *sourcetest.Emitter, count int) {
 // restarted and reopens its files in the meantime, and while both go on.
 func TestEveryMessageArrivesOnce(t *testing.T) {
 	d := newDaemon(t)
-	d.configure(Selector{Facilities: []string{"user"}, Severities: []string{"*"}})
+	d.configure(syslog.Selector{Facilities: []string{"user"}, Severities: []string{"*"}})
 	d.start()
 	sent := 0
 	send := func(n int) {
@@ -231,7 +231,7 @@ func TestEveryMessageArrivesOnce(t *testing.T) {
 // nothing of what a message says, and a line break does not break it.
 func TestMessagesKeepWhatTheyHave(t *testing.T) {
 	d := newDaemon(t)
-	d.configure(Selector{Facilities: []string{"*"}, Severities: []string{"*"}})
+	d.configure(syslog.Selector{Facilities: []string{"*"}, Severities: []string{"*"}})
 	d.start()
 	out := sourcetest.New()
 	stop := d.agent(out)
@@ -266,13 +266,13 @@ func TestMessagesKeepWhatTheyHave(t *testing.T) {
 // TestSelectionIsExact: of all priorities rsyslog hands on what is selected.
 func TestSelectionIsExact(t *testing.T) {
 	d := newDaemon(t)
-	selectors := []Selector{
+	selectors := []syslog.Selector{
 		{Facilities: []string{"auth", "local0"}, Severities: []string{"emerg", "alert", "crit", "err"}},
 		{Facilities: []string{"kern", "local7", "ftp"}, Severities: []string{"warning", "debug"}},
 		{Facilities: []string{"audit"}, Severities: []string{"notice", "info"}},
 		{Facilities: []string{"ntp", "uucp", "at"}, Severities: []string{"*"}},
 	}
-	wanted, err := compile(selectors)
+	wanted, err := syslog.Compile(selectors)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -281,7 +281,7 @@ func TestSelectionIsExact(t *testing.T) {
 	out := sourcetest.New()
 	stop := d.agent(out)
 	var want []string
-	for facility := range facilities {
+	for facility := range wanted {
 		for severity := range severities {
 			priority := facility*severities + severity
 			d.send("<%d>Nov 24 10:00:00 app: %d", priority, priority)

@@ -4,76 +4,24 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-)
 
-// A Selector names facilities and severities whose messages are wanted. "*"
-// stands for all of them, and an empty list for none.
-type Selector struct {
-	Facilities []string // kern to local7; "clock" is another word for "at"
-	Severities []string // emerg to debug; "warning" and "warn" are one
-}
+	"github.com/openloganalytics/agent/agent/source/syslog"
+)
 
 const (
-	facilities = 24
 	severities = 8
 	all        = 1<<severities - 1
+
+	// rsyslog has no words of its own for these facilities, or not in every version.
+	firstNumbered, lastNumbered = 12, 15
 )
 
-// facilityWord returns the word of a facility in the settings.
-func facilityWord(facility int) string {
-	return [facilities]string{
-		"kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news",
-		"uucp", "cron", "authpriv", "ftp", "ntp", "audit", "alert", "at",
-		"local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
-	}[facility]
-}
-
-// rsyslog has no words of its own for these, or not in every version.
-const firstNumbered, lastNumbered = 12, 15
-
+// severityWord returns rsyslog's word for a severity.
 func severityWord(severity int) string {
-	return [severities]string{"emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"}[severity]
-}
-
-// A selection is the wanted severities of each facility, one bit for each.
-type selection [facilities]uint8
-
-func compile(selectors []Selector) (selection, error) {
-	var s selection
-	for _, selector := range selectors {
-		var wanted uint8
-		for _, word := range selector.Severities {
-			if word == "warn" {
-				word = "warning"
-			}
-			found := uint8(0)
-			for severity := range severities {
-				if word == "*" || word == severityWord(severity) {
-					found |= 1 << severity
-				}
-			}
-			if found == 0 {
-				return selection{}, fmt.Errorf("read selectors: %q is no severity", word)
-			}
-			wanted |= found
-		}
-		for _, word := range selector.Facilities {
-			if word == "clock" {
-				word = "at"
-			}
-			found := false
-			for facility := range facilities {
-				if word == "*" || word == facilityWord(facility) {
-					s[facility] |= wanted
-					found = true
-				}
-			}
-			if !found {
-				return selection{}, fmt.Errorf("read selectors: %q is no facility", word)
-			}
-		}
+	if word := syslog.SeverityName(uint8(severity)); word != "warn" { // deprecated there
+		return word
 	}
-	return s, nil
+	return "warning"
 }
 
 // marker begins every file that this package writes, and no other.
@@ -93,11 +41,11 @@ const name = "log-analytics-agent"
 // The queue is in memory, goes on on disk when the agent does not read, and
 // drops what is beyond that instead of holding up the machine's own logs.
 // Without a work directory of rsyslog it is in memory alone.
-func dropin(name, pipe string, s selection, disk bool) string {
+func dropin(name, pipe string, wanted syslog.Selection, disk bool) string {
 	var b strings.Builder
 	b.WriteString(marker)
 	fmt.Fprintf(&b, `template(name="%s" type="string" string="\002<%%PRI%%>1 %%TIMESTAMP:::date-rfc3339%% %%HOSTNAME%% %%syslogtag:::escape-cc%% - %%MSGID%% %%STRUCTURED-DATA:::escape-cc%%%%msg:::sp-if-no-1st-sp%%%%msg:::escape-cc%%\n")`+"\n", name)
-	fmt.Fprintf(&b, "if %s then {\n", s.condition())
+	fmt.Fprintf(&b, "if %s then {\n", condition(wanted))
 	fmt.Fprintf(&b, "  action(name=%q type=\"ompipe\" pipe=%q template=%q\n", name, pipe, name)
 	b.WriteString("    action.resumeRetryCount=\"-1\" action.resumeInterval=\"1\" action.reportSuspension=\"off\"\n")
 	b.WriteString("    queue.type=\"LinkedList\" queue.size=\"100000\" queue.timeoutEnqueue=\"1\"")
@@ -111,7 +59,7 @@ func dropin(name, pipe string, s selection, disk bool) string {
 
 // condition returns the RainerScript expression that is true for what is
 // selected, and for nothing else.
-func (s *selection) condition() string {
+func condition(s syslog.Selection) string {
 	groups := map[uint8][]string{} // the facilities with the same severities
 	var order []uint8
 	var terms []string
@@ -124,7 +72,7 @@ func (s *selection) condition() string {
 			if groups[wanted] == nil {
 				order = append(order, wanted)
 			}
-			groups[wanted] = append(groups[wanted], facilityWord(facility))
+			groups[wanted] = append(groups[wanted], syslog.FacilityName(uint8(facility)))
 		}
 	}
 	for i, wanted := range order {

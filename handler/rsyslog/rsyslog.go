@@ -18,6 +18,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/openloganalytics/agent/agent/source/syslog"
 	"github.com/openloganalytics/agent/internal/atomicfile"
 )
 
@@ -33,7 +34,7 @@ type Options struct {
 	UID int
 	// Selectors say which messages are wanted. Without any, Configure removes
 	// the file.
-	Selectors []Selector
+	Selectors []syslog.Selector
 	// Run runs a program and returns what it printed; nil does so.
 	Run func(ctx context.Context, program string, args ...string) (output []byte, err error)
 }
@@ -61,11 +62,11 @@ const (
 // rsyslog refuses it, or does not start with it, the former file stays. A
 // machine without rsyslog is no error: Result.Warning says so.
 func Configure(ctx context.Context, o Options) (Result, error) {
-	wanted, err := compile(o.Selectors)
+	wanted, err := syslog.Compile(o.Selectors)
 	if err != nil {
 		return Result{}, fmt.Errorf("configure rsyslog: %w", err)
 	}
-	if wanted == (selection{}) {
+	if wanted == (syslog.Selection{}) {
 		return Remove(ctx, o)
 	}
 	m, warning := find(o)
@@ -79,7 +80,7 @@ func Configure(ctx context.Context, o Options) (Result, error) {
 	return result, nil
 }
 
-func (m *machine) configure(ctx context.Context, wanted selection) (Result, error) {
+func (m *machine) configure(ctx context.Context, wanted syslog.Selection) (Result, error) {
 	former, err := m.former()
 	if err != nil {
 		return Result{}, err

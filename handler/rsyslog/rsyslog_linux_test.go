@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/openloganalytics/agent/agent/source/syslog"
 )
 
 // A fake is a machine with an rsyslog that notes what is done to it.
@@ -33,7 +35,7 @@ func newFake(t *testing.T) *fake {
 	t.Helper()
 	f := &fake{t: t}
 	root := t.TempDir()
-	f.o = Options{Root: root, Pipe: filepath.Join(root, "pipe"), UID: os.Getuid(), Run: f.run, Selectors: []Selector{
+	f.o = Options{Root: root, Pipe: filepath.Join(root, "pipe"), UID: os.Getuid(), Run: f.run, Selectors: []syslog.Selector{
 		{Facilities: []string{"auth"}, Severities: []string{"*"}},
 	}}
 	f.write("/usr/sbin/rsyslogd", "")
@@ -126,7 +128,7 @@ func TestConfigure(t *testing.T) {
 	if diff := cmp.Diff([]string{"check", tryRestart, isActive}, f.ran()); diff != "" {
 		t.Errorf("programs run (-want +got):\n%s", diff)
 	}
-	wanted, err := compile(f.o.Selectors)
+	wanted, err := syslog.Compile(f.o.Selectors)
 	if err != nil {
 		t.Fatal(err)
 	}

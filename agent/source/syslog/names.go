@@ -14,8 +14,8 @@ const (
 	defaultPriority = 1*severities + 5
 )
 
-// facilityName returns the word for a facility as the Syslog table spells it.
-func facilityName(facility uint8) string {
+// FacilityName returns the word for a facility as the Syslog table spells it.
+func FacilityName(facility uint8) string {
 	return [facilities]string{
 		"kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news",
 		"uucp", "cron", "authpriv", "ftp", "ntp", "audit", "alert", "at",
@@ -23,9 +23,9 @@ func facilityName(facility uint8) string {
 	}[facility]
 }
 
-// severityName returns the word for a severity as the Syslog table spells it:
+// SeverityName returns the word for a severity as the Syslog table spells it:
 // "warn", although settings say "warning".
-func severityName(severity uint8) string {
+func SeverityName(severity uint8) string {
 	return [severities]string{"emerg", "alert", "crit", "err", "warn", "notice", "info", "debug"}[severity]
 }
 
@@ -36,23 +36,24 @@ type Selector struct {
 	Severities []string // emerg to debug; "warning" and "warn" are one
 }
 
-// A selection is the wanted severities of each facility, one bit for each.
-type selection [facilities]uint8
+// A Selection is the wanted severities of each facility, one bit for each.
+type Selection [facilities]uint8
 
-func (s *selection) has(facility, severity uint8) bool { return s[facility]>>severity&1 == 1 }
+// Has reports whether messages of the facility and severity are wanted.
+func (s *Selection) Has(facility, severity uint8) bool { return s[facility]>>severity&1 == 1 }
 
-// compile turns selectors into a selection, or into an error that names the
+// Compile turns selectors into a selection, or into an error that names the
 // word that is neither facility nor severity.
-func compile(selectors []Selector) (selection, error) {
-	var s selection
+func Compile(selectors []Selector) (Selection, error) {
+	var s Selection
 	for _, selector := range selectors {
-		wanted, err := numbers("severity", selector.Severities, severities, severityName, "warning", "warn")
+		wanted, err := numbers("severity", selector.Severities, severities, SeverityName, "warning", "warn")
 		if err != nil {
-			return selection{}, err
+			return Selection{}, err
 		}
-		from, err := numbers("facility", selector.Facilities, facilities, facilityName, "clock", "at")
+		from, err := numbers("facility", selector.Facilities, facilities, FacilityName, "clock", "at")
 		if err != nil {
-			return selection{}, err
+			return Selection{}, err
 		}
 		for _, facility := range from {
 			for _, severity := range wanted {

@@ -6,7 +6,7 @@ import (
 )
 
 func TestSelectors(t *testing.T) {
-	wanted, err := compile([]Selector{
+	wanted, err := Compile([]Selector{
 		{Facilities: []string{"auth", "authpriv"}, Severities: []string{"*"}},
 		{Facilities: []string{"*"}, Severities: []string{"emerg", "warning"}},
 		{Facilities: []string{"clock"}, Severities: []string{"warn", "debug"}},
@@ -17,9 +17,9 @@ func TestSelectors(t *testing.T) {
 	}
 	for facility := range uint8(facilities) {
 		for severity := range uint8(severities) {
-			name := facilityName(facility) + "." + severityName(severity)
+			name := FacilityName(facility) + "." + SeverityName(severity)
 			want := severity == 0 || severity == 4 || facility == 4 || facility == 10 || name == "at.debug"
-			if got := wanted.has(facility, severity); got != want {
+			if got := wanted.Has(facility, severity); got != want {
 				t.Errorf("%s wanted = %v, want %v", name, got, want)
 			}
 		}
@@ -31,8 +31,8 @@ func TestSelectorsNameTheWrongWord(t *testing.T) {
 		{Facilities: []string{"auth", "atuh"}, Severities: []string{"err"}},
 		{Facilities: []string{"auth"}, Severities: []string{"err", "atuh"}},
 	} {
-		if _, err := compile([]Selector{selector}); err == nil || !strings.Contains(err.Error(), `"atuh"`) {
-			t.Errorf("compile(%v) = %v, want an error that names atuh", selector, err)
+		if _, err := Compile([]Selector{selector}); err == nil || !strings.Contains(err.Error(), `"atuh"`) {
+			t.Errorf("Compile(%v) = %v, want an error that names atuh", selector, err)
 		}
 	}
 }

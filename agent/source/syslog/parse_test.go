@@ -19,7 +19,7 @@ func parsed(msg string, now time.Time, loc *time.Location) fields {
 	var m Message
 	Parse([]byte(msg), now, loc, &m)
 	f := fields{
-		Priority: facilityName(m.Facility) + "." + severityName(m.Severity),
+		Priority: FacilityName(m.Facility) + "." + SeverityName(m.Severity),
 		Host:     string(m.Host), Ident: string(m.Ident), PID: string(m.PID),
 		ID: string(m.ID), Data: string(m.Data), Text: string(m.Text),
 	}

@@ -70,7 +70,7 @@ func (r *receiver) take(msg []byte) error {
 	m := &r.group[len(r.group)-1]
 	Parse(msg, r.now, time.Local, m)
 	r.last = m.Facility
-	if !r.source.wanted.has(m.Facility, m.Severity) {
+	if !r.source.wanted.Has(m.Facility, m.Severity) {
 		r.group = r.group[:len(r.group)-1]
 		return nil
 	}
@@ -129,7 +129,7 @@ func (r *receiver) lose(reason string) {
 	}
 	for facility, loss := range losses {
 		if loss.Records > 0 {
-			loss.Reason, loss.Class = reason, facilityName(uint8(facility))
+			loss.Reason, loss.Class = reason, FacilityName(uint8(facility))
 			r.out.Lost(loss)
 		}
 	}
@@ -138,7 +138,7 @@ func (r *receiver) lose(reason string) {
 // truncated tells that bytes of messages are lost, at least so many. The
 // messages are not: their records have what there is of them.
 func (r *receiver) truncated(bytes int64) {
-	r.out.Lost(source.Loss{Reason: "truncated", Class: facilityName(r.cut), Bytes: bytes, First: r.now, Last: r.now})
+	r.out.Lost(source.Loss{Reason: "truncated", Class: FacilityName(r.cut), Bytes: bytes, First: r.now, Last: r.now})
 }
 
 // drainLimit is how long, after ctx ended, a receiver goes on to read from a

@@ -143,7 +143,7 @@ func (w *writer) message(m *Message) []byte {
 func (w *writer) level(facility, severity uint8) []byte {
 	level := &w.levels[int(facility)*severities+int(severity)]
 	if *level == nil {
-		*level = []byte(`"Facility":"` + facilityName(facility) + `","Severity":"` + severityName(severity) + `"`)
+		*level = []byte(`"Facility":"` + FacilityName(facility) + `","Severity":"` + SeverityName(severity) + `"`)
 	}
 	return *level
 }

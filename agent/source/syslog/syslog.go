@@ -58,7 +58,7 @@ type Options struct {
 // A Source receives syslog messages.
 type Source struct {
 	opts   Options
-	wanted selection
+	wanted Selection
 	self   *self
 	table  *record.Table
 }
@@ -67,7 +67,7 @@ var _ source.Source = (*Source)(nil)
 
 // New checks the options and returns the source.
 func New(o Options) (*Source, error) {
-	wanted, err := compile(o.Selectors)
+	wanted, err := Compile(o.Selectors)
 	if err != nil {
 		return nil, fmt.Errorf("open syslog source: %w", err)
 	}
