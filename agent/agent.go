@@ -12,6 +12,7 @@ import (
 	"github.com/openloganalytics/agent/agent/spool"
 	"github.com/openloganalytics/agent/agent/upload"
 	"github.com/openloganalytics/agent/agent/workspace"
+	"github.com/openloganalytics/agent/internal/atomicfile"
 	"github.com/openloganalytics/agent/internal/logfile"
 	"github.com/openloganalytics/agent/internal/paths"
 	"github.com/openloganalytics/agent/internal/product"
@@ -58,6 +59,9 @@ func (l lingering) Send(ctx context.Context, batch upload.Batch) upload.Result {
 // becomes durable, the attempts under way end. What was not delivered waits in
 // the spool for the next Run.
 func Run(ctx context.Context, o Options) error {
+	if err := tidy(o); err != nil {
+		return err
+	}
 	machine := readHost(ctx, o)
 	roots, err := trusted(o.Config.TrustedCertificates)
 	if err != nil {
@@ -125,6 +129,20 @@ func Run(ctx context.Context, o Options) error {
 	reporting.Wait()
 	m.last()
 	o.Log.Info("stopped")
+	return nil
+}
+
+// tidy deletes what an agent that was killed has left half-written.
+func tidy(o Options) error {
+	dirs := []string{o.Layout.AgentDir()}
+	for _, w := range o.Config.Workspaces {
+		dirs = append(dirs, o.Layout.WorkspaceDir(w.ID))
+	}
+	for _, dir := range dirs {
+		if err := atomicfile.Clean(dir, "", 0); err != nil {
+			return fmt.Errorf("tidy up: %w", err)
+		}
+	}
 	return nil
 }
 

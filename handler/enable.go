@@ -71,6 +71,7 @@ func (h *Handler) apply(ctx context.Context, x *extension.Invocation) (started b
 		return false, err
 	}
 	defer unlock()
+	h.sweep(x)
 	uid, gid, err := h.place(ctx, s, x.Log)
 	if err != nil {
 		return false, err
@@ -103,6 +104,20 @@ func (h *Handler) apply(ctx context.Context, x *extension.Invocation) (started b
 	}
 	h.removeOldVersions(x)
 	return true, verdict.report(x, settings.Notes)
+}
+
+// sweep deletes what commands that were killed have left half-written. It is a
+// courtesy: a failure is logged.
+func (h *Handler) sweep(x *extension.Invocation) {
+	const longerThanAnyWrite = time.Hour
+	for _, dir := range []string{
+		h.Layout.HandlerDir(), h.Layout.ConfigDir(), filepath.Dir(h.Layout.VersionBinary(product.Version)),
+		x.Env.HandlerDir, x.Env.StatusFolder,
+	} {
+		if err := atomicfile.Clean(dir, "", longerThanAnyWrite); err != nil {
+			x.Log.Warn("what a killed command left stays", "error", err)
+		}
+	}
 }
 
 // readSettings returns the checked settings of the sequence number in force.
@@ -267,15 +282,18 @@ func (h *Handler) forgetKeys(root *os.Root, settings *Settings) error {
 		return err
 	}
 	for _, e := range entries {
-		if _, named := settings.Keys[e.Name()]; named {
-			continue
-		}
 		name, err := filepath.Rel(h.Layout.AgentDir(), h.Layout.WorkspaceKeyFile(e.Name()))
 		if err != nil {
 			return err
 		}
-		if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+		unwanted := []string{name + beside} // of an enable that was killed
+		if _, named := settings.Keys[e.Name()]; !named {
+			unwanted = append(unwanted, name)
+		}
+		for _, name := range unwanted {
+			if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
 		}
 	}
 	return nil
@@ -308,6 +326,9 @@ func (h *Handler) keyServed(root *os.Root, id string, health *agent.Health) bool
 	return there(filepath.Join(h.Layout.WorkspaceDir(id), "identity.pem")) && there(filepath.Join(h.Layout.WorkspaceDir(id), "state.json"))
 }
 
+// beside is added to the name of a key while it is written.
+const beside = ".new"
+
 func (h *Handler) deliverKey(root *os.Root, id string, key secret.Secret, uid, gid int) error {
 	name, err := filepath.Rel(h.Layout.AgentDir(), h.Layout.WorkspaceKeyFile(id))
 	if err != nil {
@@ -325,11 +346,10 @@ func (h *Handler) deliverKey(root *os.Root, id string, key secret.Secret, uid, g
 			return err
 		}
 	}
-	beside := name + ".new"
-	if err := root.Remove(beside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := root.Remove(name + beside); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	f, err := root.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := root.OpenFile(name+beside, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
@@ -343,7 +363,7 @@ func (h *Handler) deliverKey(root *os.Root, id string, key secret.Secret, uid, g
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return root.Rename(beside, name)
+	return root.Rename(name+beside, name)
 }
 
 // startAgent makes sure that this version runs with these settings: it starts

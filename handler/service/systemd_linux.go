@@ -80,6 +80,9 @@ func (s *systemd) Install(ctx context.Context, u Unit) (changed bool, err error)
 	}
 	u.User, u.Group = system().unitName(u.User), system().unitName(u.Group)
 	files := unitFiles(u, version)
+	if err := atomicfile.Clean(s.dir, u.Name, 0); err != nil {
+		return false, err
+	}
 	stale, err := s.stale(files)
 	if err != nil || len(stale) == 0 {
 		return false, err
@@ -168,7 +171,7 @@ func (s *systemd) present(names ...string) []string {
 }
 
 func (s *systemd) Remove(ctx context.Context, u Unit) error {
-	errs := []error{s.Stop(ctx, u)}
+	errs := []error{s.Stop(ctx, u), atomicfile.Clean(s.dir, u.Name, 0)}
 	if units := s.present(u.Name+"-report.service", sliceOf(u)); len(units) > 0 {
 		_, err := s.run(ctx, "systemctl", append([]string{"stop"}, units...)...)
 		errs = append(errs, err)

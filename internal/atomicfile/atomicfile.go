@@ -9,6 +9,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
 )
 
 // ErrNotRegular is the cause when ReadLimited met a symbolic link, a folder, a
@@ -25,7 +28,7 @@ const keepOwner = -1
 // A reader, and the machine after a power cut, sees the old file or the new
 // one, never a part; when Write returned nil the new one is durable. The folder
 // must exist. What path was before is replaced, a symbolic link as well. A
-// crash can leave a file .<name>.*.tmp beside path.
+// crash can leave a file .<name>.*.tmp beside path, which Clean removes.
 func Write(path string, data []byte, mode fs.FileMode) error {
 	return WriteOwned(path, data, mode, keepOwner, keepOwner)
 }
@@ -84,6 +87,33 @@ func fill(file *os.File, data []byte, mode fs.FileMode, uid, gid int) error {
 func remove(name string) error {
 	if err := os.Remove(name); !errors.Is(err, fs.ErrNotExist) {
 		return err
+	}
+	return nil
+}
+
+// leftover is what the file of a write that was killed is called.
+var leftover = regexp.MustCompile(`^\.(.+)\.[0-9]+\.tmp$`)
+
+// Clean deletes from a folder what writes that were killed have left there: of
+// files whose names begin with prefix, and not younger than age, so that writes
+// under way are left alone. A folder that does not exist is clean.
+func Clean(dir, prefix string, age time.Duration) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("clean folder: %w", err)
+	}
+	for _, entry := range entries {
+		name := leftover.FindStringSubmatch(entry.Name())
+		if name == nil || !strings.HasPrefix(name[1], prefix) {
+			continue
+		}
+		info, err := entry.Info()
+		if err != nil || !info.Mode().IsRegular() || time.Since(info.ModTime()) < age {
+			continue // renamed meanwhile, not ours, or under way
+		}
+		if err := remove(filepath.Join(dir, entry.Name())); err != nil {
+			return fmt.Errorf("clean folder: %w", err)
+		}
 	}
 	return nil
 }
