@@ -39,6 +39,8 @@ func commands() []command {
 		{name: "version", help: "print the version", run: version},
 		{name: "run", help: "collect and deliver; the service starts this", run: run},
 		{name: "supervise", help: "keep run alive where there is no service manager", run: supervise},
+		{name: "prepare", help: "root's part of a start of run; the service does this", run: prepare},
+		{name: "ended", help: "root's part of an end of run; the service does this", run: ended},
 		{name: "report", help: "bring the extension's status file up to date", run: report},
 	}
 	return list

@@ -28,7 +28,7 @@ import (
 // run is the agent itself, as the service starts it.
 func run(ctx context.Context, _ []string, s Streams) error {
 	layout := paths.New(os.Getenv(paths.EnvRoot))
-	log, closer, err := logfile.Open(logfile.Options{Path: filepath.Join(layout.LogDir(), "agent.log")})
+	log, closer, err := logfile.Open(logfile.Options{Path: filepath.Join(layout.AgentLogDir(), "agent.log")})
 	defer func() { _ = closer.Close() }() // the last line is written
 	if err != nil {
 		// A log that cannot be written is no reason not to collect; it is tried
@@ -94,6 +94,41 @@ func readProxy(layout paths.Layout, log *logfile.Logger) (*proxy.Proxy, error) {
 		return nil, fmt.Errorf("read proxy: %w", err)
 	}
 	return p, nil
+}
+
+// prepare is what the service manager starts before each run.
+func prepare(ctx context.Context, _ []string, s Streams) error {
+	h, err := handler.New(os.LookupEnv)
+	if err != nil {
+		return err
+	}
+	log, closer, err := logfile.Open(logfile.Options{Path: h.LogPath(nil)})
+	defer func() { _ = closer.Close() }() // the last line is written
+	if err != nil {
+		fmt.Fprintln(s.Err, err) // as above
+	}
+	if err := h.Prepare(ctx, log); err != nil {
+		return errors.Join(err, h.Ended(err.Error()))
+	}
+	return nil
+}
+
+// ended is what systemd starts after each run. It tells in the environment how
+// that ended, see systemd.exec(5); before version 232 it does not.
+func ended(context.Context, []string, Streams) error {
+	h, err := handler.New(os.LookupEnv)
+	if err != nil {
+		return err
+	}
+	result, told := os.LookupEnv("SERVICE_RESULT")
+	how, ran := os.LookupEnv("EXIT_CODE")
+	switch {
+	case !told:
+		return h.Ended("systemd does not tell why")
+	case result == "success" || !ran: // what prepare could not do it has told
+		return h.Ended("")
+	}
+	return h.Ended(fmt.Sprintf("ended: %s, %s %s", result, how, os.Getenv("EXIT_STATUS")))
 }
 
 // report is what the service manager starts when the agent's health changed.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/openloganalytics/agent/extension"
+	"github.com/openloganalytics/agent/handler/rsyslog"
 	"github.com/openloganalytics/agent/handler/service"
 	"github.com/openloganalytics/agent/internal/paths"
 	"github.com/openloganalytics/agent/internal/product"
@@ -74,7 +75,7 @@ func (h *Handler) unit(s *state) service.Unit {
 		Binary:     h.Layout.Binary(),
 		StateDir:   h.Layout.AgentDir(),
 		RunDir:     h.Layout.RunDir(),
-		LogDir:     h.Layout.LogDir(),
+		LogDir:     h.Layout.AgentLogDir(),
 		ReadDir:    h.Layout.ConfigDir(),
 		HandlerDir: s.HandlerDir,
 	}
@@ -105,6 +106,9 @@ func (h *Handler) disable(ctx context.Context, x *extension.Invocation) error {
 	}
 	if err := h.Manager.Stop(ctx, h.unit(s)); err != nil {
 		return fmt.Errorf("stop the agent: %w", err)
+	}
+	if err := rsyslog.Detach(h.Layout.SyslogPipe()); err != nil { // an agent whose supervisor was killed has not done it
+		return err
 	}
 	x.Log.Info("agent is stopped", "manager", h.Manager.Kind())
 	return nil

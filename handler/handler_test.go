@@ -140,7 +140,7 @@ func TestStateOfAnotherMachineIsSetAside(t *testing.T) {
 	if _, err := os.Stat(mine); !os.IsNotExist(err) {
 		t.Errorf("another machine has the state: %v", err)
 	}
-	aside, err := filepath.Glob(filepath.Join(h.Layout.HandlerDir(), "from-another-machine-*", "identity"))
+	aside, err := filepath.Glob(filepath.Join(h.Layout.HandlerDir(), "from-another-machine-*", "agent", "identity"))
 	if err != nil || len(aside) != 1 {
 		t.Errorf("set aside: %q, %v", aside, err)
 	}

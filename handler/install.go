@@ -70,21 +70,44 @@ func (h *Handler) place(ctx context.Context, s *state, log *logfile.Logger) (uid
 }
 
 // knowMachine sets the agent's state aside when it was made on another
-// machine: this one was made from an image of that. Records, places in files
-// and the identity belong to the other machine.
+// machine: this one was made from an image of that. Records, places in files,
+// the identity and the settings belong to the other machine.
 func (h *Handler) knowMachine(s *state, log *logfile.Logger) error {
-	id := hostinfo.ProductUUID(os.DirFS(filepath.Join("/", h.Layout.Root())))
-	if s.MachineID != "" && id != "" && s.MachineID != id {
+	if h.onOtherMachine(s) {
 		aside := filepath.Join(h.Layout.HandlerDir(), "from-another-machine-"+time.Now().UTC().Format("20060102T150405"))
-		err := os.Rename(h.Layout.AgentDir(), aside)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := h.setAside(aside); err != nil {
 			return fmt.Errorf("set aside the state of another machine: %w", err)
 		}
 		log.Warn("this machine was made from an image: the state of the machine in the image is set aside", "folder", aside)
 		*s = state{Owner: s.Owner, OwnerDir: s.OwnerDir}
 	}
-	if id != "" {
-		s.MachineID = id
+	if s.MachineID == "" {
+		s.MachineID = h.machineID()
+	}
+	return nil
+}
+
+// machineID is the VM's id, empty when the machine does not tell it.
+func (h *Handler) machineID() string {
+	return hostinfo.ProductUUID(os.DirFS(filepath.Join("/", h.Layout.Root())))
+}
+
+// onOtherMachine reports whether the state was made on a machine with another
+// id.
+func (h *Handler) onOtherMachine(s *state) bool {
+	id := h.machineID()
+	return s.MachineID != "" && id != "" && !hostinfo.SameUUID(s.MachineID, id)
+}
+
+// setAside moves what the agent has and obeys into a folder of that name.
+func (h *Handler) setAside(folder string) error {
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return err
+	}
+	for _, dir := range []string{h.Layout.AgentDir(), h.Layout.ConfigDir()} {
+		if err := os.Rename(dir, filepath.Join(folder, filepath.Base(dir))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	return nil
 }
@@ -110,7 +133,8 @@ func (h *Handler) folders(uid, gid int) error {
 		{h.Layout.HandlerDir(), 0o700, 0, 0},
 		{h.Layout.ConfigDir(), 0o750, 0, gid},
 		{h.Layout.AgentDir(), 0o700, uid, gid},
-		{h.Layout.LogDir(), 0o751, uid, gid}, // the syslog daemon passes through,
+		{h.Layout.LogDir(), 0o755, 0, 0}, // the syslog daemon passes through
+		{h.Layout.AgentLogDir(), 0o750, uid, gid},
 		{h.Layout.RunDir(), 0o755, uid, gid},
 	} {
 		if err := os.MkdirAll(f.path, f.mode); err != nil {
@@ -206,7 +230,7 @@ func (h *Handler) use(version string) (changed bool, err error) {
 	if now, err := os.Readlink(link); err == nil && now == version {
 		return false, nil
 	}
-	beside := link + ".new"
+	beside := link + beside
 	if err := os.Remove(beside); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("switch to version %s: %w", version, err)
 	}

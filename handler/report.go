@@ -48,15 +48,22 @@ func (h *Handler) Report(ctx context.Context) error {
 		return err
 	}
 	health, err := agent.ReadHealth(h.Layout.HealthFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		health, err = &agent.Health{}, nil // the agent did not come so far
+	}
 	if err != nil {
 		return fmt.Errorf("read the agent's health: %w", err)
+	}
+	status := extension.NewReporter(env, s.Reporting.Extension, s.Reporting.Sequence, "Enable", s.Reporting.LogPath, time.Now)
+	wrote, last := h.wrote(ctx, s, health), h.lastEnd()
+	if !wrote && last.At.After(health.Updated) {
+		return status.Error(fmt.Errorf("the agent does not run (%s); it is started again, and its log is %s", last.How, h.agentLog()))
 	}
 	if health.Clean || health.Generation != s.Generation || health.Version != product.Version {
 		return nil // about to start, or to be replaced
 	}
-	status := extension.NewReporter(env, s.Reporting.Extension, s.Reporting.Sequence, "Enable", s.Reporting.LogPath, time.Now)
 	v := judge(health)
-	if !h.wrote(ctx, s, health) {
+	if !wrote {
 		v.err = fmt.Errorf("the agent does not run; it is started again, and its log is %s", h.agentLog())
 	}
 	switch {
@@ -103,11 +110,15 @@ const vanishedFor = 2 * time.Minute
 
 // Supervise keeps the agent running where there is no service manager.
 func (h *Handler) Supervise(ctx context.Context, log *logfile.Logger) error {
-	return service.Supervise(ctx, service.SuperviseOptions{Layout: h.Layout, Report: h.Report, Log: log})
+	return service.Supervise(ctx, service.SuperviseOptions{
+		Layout:  h.Layout,
+		Prepare: func(ctx context.Context) error { return h.Prepare(ctx, log) },
+		Ended:   h.Ended, Report: h.Report, Log: log,
+	})
 }
 
 // agentLog is where the agent itself writes.
-func (h *Handler) agentLog() string { return filepath.Join(h.Layout.LogDir(), "agent.log") }
+func (h *Handler) agentLog() string { return filepath.Join(h.Layout.AgentLogDir(), "agent.log") }
 
 // LogPath is where a command writes: the folder that the guest agent names, or
 // the product's own.

@@ -8,7 +8,9 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -136,12 +138,15 @@ func (d *daemon) agent(out *sourcetest.Emitter) (stop func()) {
 	if err != nil {
 		d.t.Fatal(err)
 	}
+	if err := Attach(d.o.Pipe); err != nil {
+		d.t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(d.t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx, out) }()
 	return func() {
 		cancel()
-		if err := <-ended; err != nil {
+		if err := errors.Join(<-ended, Detach(d.o.Pipe)); err != nil {
 			d.t.Error(err)
 		}
 	}
@@ -214,6 +219,7 @@ func TestEveryMessageArrivesOnce(t *testing.T) {
 	send(2000)
 	d.restart()
 	send(3000)
+	d.restart() // what it wrote into a pipe that nobody has open would be gone
 	if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
@@ -225,6 +231,54 @@ func TestEveryMessageArrivesOnce(t *testing.T) {
 	waitRows(t, out, sent)
 	stop()
 	checkOnce(t, out.Crash(), sent)
+}
+
+// TestUnprivilegedDaemon: an rsyslogd that gives up root, as Ubuntu's does,
+// reaches the pipe however strict the umask of who configures it was.
+func TestUnprivilegedDaemon(t *testing.T) {
+	before := syscall.Umask(0o077)
+	t.Cleanup(func() { syscall.Umask(before) })
+	d := newDaemon(t)
+	if os.Geteuid() == 0 { // else it has no root to give up
+		d.privileges("nobody")
+	}
+	d.configure(syslog.Selector{Facilities: []string{"*"}, Severities: []string{"*"}})
+	d.start()
+	out := sourcetest.New()
+	stop := d.agent(out)
+	for n := range 100 {
+		d.send("<13>Nov 24 10:00:00 app[7]: message %d", n)
+	}
+	waitRows(t, out, 100)
+	stop()
+	checkOnce(t, out.Crash(), 100)
+}
+
+// privileges makes rsyslogd go on as that user, and gives it what it needs.
+func (d *daemon) privileges(name string) {
+	d.t.Helper()
+	u, err := user.Lookup(name)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	g, err := user.LookupGroupId(u.Gid)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	uid, _ := strconv.Atoi(u.Uid) // numbers on this system
+	gid, _ := strconv.Atoi(u.Gid)
+	config, err := os.ReadFile(filepath.Join(d.o.Root, mainFile))
+	err = errors.Join(err, os.WriteFile(filepath.Join(d.o.Root, mainFile),
+		fmt.Appendf(nil, "$PrivDropToUser %s\n$PrivDropToGroup %s\n%s", u.Username, g.Name, config), 0o600))
+	for _, dir := range []string{d.o.Root, filepath.Dir(d.o.Root)} {
+		err = errors.Join(err, os.Chmod(dir, 0o755))
+	}
+	for _, own := range []string{d.o.Root, filepath.Join(d.o.Root, "work")} {
+		err = errors.Join(err, os.Chown(own, uid, gid))
+	}
+	if err != nil {
+		d.t.Fatal(err)
+	}
 }
 
 // TestMessagesKeepWhatTheyHave: rsyslog's own parser and our template lose

@@ -12,13 +12,9 @@ import (
 // pipeMode lets the agent, who owns the pipe, and rsyslogd's group open it.
 const pipeMode = 0o660
 
-// away is added to the pipe's name by the agent when it stops, and taken off
-// when it starts (agent/source/syslog).
-const away = ".away"
-
 // makePipe makes the pipe, or what it is not like it should be. remade says
-// that rsyslogd may hold another one open. The folder can be the agent's, so
-// nothing is done by name to what somebody may have put there instead.
+// that rsyslogd may hold another one open. Nothing is done by name to what
+// somebody may have put there instead.
 func (m *machine) makePipe() (remade bool, err error) {
 	path := m.opts.Pipe
 	if !exists(path) && exists(path+away) {
@@ -46,15 +42,4 @@ func (m *machine) makePipe() (remade bool, err error) {
 		}
 	}
 	return remade, pipe.Chmod(pipeMode)
-}
-
-// removePipe removes the pipe, and nothing that is none.
-func (m *machine) removePipe() error {
-	var failed error
-	for _, path := range []string{m.opts.Pipe, m.opts.Pipe + away} {
-		if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeNamedPipe {
-			failed = errors.Join(failed, removeFile(path))
-		}
-	}
-	return failed
 }

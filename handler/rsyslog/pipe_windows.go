@@ -5,5 +5,3 @@ import "errors"
 func (m *machine) makePipe() (remade bool, err error) {
 	return false, errors.New("there is no rsyslog on Windows")
 }
-
-func (m *machine) removePipe() error { return nil }

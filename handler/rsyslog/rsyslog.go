@@ -28,7 +28,8 @@ type Options struct {
 	// itself.
 	Root string
 	// Pipe is the path of the named pipe that the agent reads, Root included.
-	// Configure makes it. Everybody must be allowed to pass through its folder.
+	// Configure makes it. Its folder is the caller's alone to write, because
+	// rsyslogd would follow a link that lay there; everybody passes through it.
 	Pipe string
 	// UID owns the pipe: the agent's user.
 	UID int
@@ -51,10 +52,11 @@ type Result struct {
 // rsyslog was not restarted yet; check is tried out. Only *.conf is read by
 // rsyslog, and nothing outside this folder when AppArmor confines it.
 const (
-	folder  = "/etc/rsyslog.d"
-	file    = folder + "/95-" + name + ".conf"
-	pending = folder + "/95-" + name + ".pending"
-	check   = folder + "/95-" + name + ".check"
+	folder   = "/etc/rsyslog.d"
+	filename = "95-" + name
+	file     = folder + "/" + filename + ".conf"
+	pending  = folder + "/" + filename + ".pending"
+	check    = folder + "/" + filename + ".check"
 )
 
 // Configure makes rsyslog hand on what is selected, and nothing else of ours.
@@ -71,6 +73,10 @@ func Configure(ctx context.Context, o Options) (Result, error) {
 	}
 	m, warning := find(o)
 	if warning != "" {
+		// The agent waits for messages all the same.
+		if _, err := m.makePipe(); err != nil {
+			return Result{}, fmt.Errorf("configure rsyslog: %w", err)
+		}
 		return Result{Warning: warning}, nil
 	}
 	result, err := m.configure(ctx, wanted)
@@ -82,6 +88,9 @@ func Configure(ctx context.Context, o Options) (Result, error) {
 
 func (m *machine) configure(ctx context.Context, wanted syslog.Selection) (Result, error) {
 	former, err := m.former()
+	if err == nil {
+		err = m.clean()
+	}
 	if err != nil {
 		return Result{}, err
 	}
@@ -147,8 +156,11 @@ func remove(ctx context.Context, o Options) (result Result, err error) {
 			result.Warning = fmt.Sprintf("the agent's configuration of rsyslog is removed, but %v", err)
 		}
 	}
-	return result, errors.Join(removeFile(m.path(pending)), removeFile(m.path(check)), m.removePipe(), m.removeQueue())
+	return result, errors.Join(removeFile(m.path(pending)), removeFile(m.path(check)), m.clean(), m.removePipe(), m.removeQueue())
 }
+
+// clean deletes what a killed command left half-written.
+func (m *machine) clean() error { return atomicfile.Clean(m.path(folder), filename, 0) }
 
 // errNotOurs is the cause when somebody else's file has our file's name.
 var errNotOurs = errors.New("was not written by the agent and is left alone; move it away")

@@ -32,6 +32,10 @@ type Unit struct {
 	ProtectHome bool
 }
 
+// EndFile is the name of the file, in the handler's folder, that the end of the
+// agent changes when nobody asked for it. systemd watches it.
+const EndFile = "agent-ended.json"
+
 // State is what a manager knows of the service.
 type State struct {
 	Running  bool

@@ -22,7 +22,7 @@ func testUnit() Unit {
 	return Unit{
 		Name: "log-analytics-agent", Binary: "/opt/log-analytics-agent/current/log-analytics-agent",
 		User: "log-analytics-agent", Group: "log-analytics-agent", Groups: []string{"adm", "systemd-journal"},
-		StateDir: "/var/lib/log-analytics-agent/agent", RunDir: "/run/log-analytics-agent", LogDir: "/var/log/log-analytics-agent",
+		StateDir: "/var/lib/log-analytics-agent/agent", RunDir: "/run/log-analytics-agent", LogDir: "/var/log/log-analytics-agent/agent",
 		ReadDir: "/var/lib/log-analytics-agent/config", HandlerDir: "/var/lib/waagent/P.T-1.0.0",
 		CPUPercent: 20, MemoryMB: 256, ReadAll: true, PrivateTmp: true, ProtectHome: true,
 	}
@@ -130,9 +130,10 @@ func TestUnitFollowsSettings(t *testing.T) {
 	has(files["log-analytics-agent.service"],
 		"Type=notify", "WatchdogSec=60", "User=log-analytics-agent", "SupplementaryGroups=adm systemd-journal", "Slice=loganalyticsagent.slice",
 		"AmbientCapabilities=CAP_DAC_READ_SEARCH", "CapabilityBoundingSet=CAP_DAC_READ_SEARCH", "PrivateTmp=yes", "ProtectHome=yes",
-		"ReadWritePaths=-/var/lib/log-analytics-agent/agent -/var/log/log-analytics-agent", "Environment=GOMEMLIMIT=217MiB")
+		"ReadWritePaths=-/var/lib/log-analytics-agent/agent -/var/log/log-analytics-agent/agent", "Environment=GOMEMLIMIT=217MiB")
 	has(files["loganalyticsagent.slice"], "CPUQuota=20%", "MemoryMax=256M")
-	has(files["log-analytics-agent-report.path"], "PathChanged=/var/lib/log-analytics-agent/agent/health.json")
+	has(files["log-analytics-agent-report.path"],
+		"PathChanged=/var/lib/log-analytics-agent/agent/health.json", "PathChanged=/var/lib/log-analytics-agent/handler/agent-ended.json")
 	has(files["log-analytics-agent-report.service"], "ReadWritePaths=/var/lib/log-analytics-agent/handler -/var/lib/waagent/P.T-1.0.0")
 
 	u.ReadAll, u.PrivateTmp, u.ProtectHome, u.Groups = false, false, false, nil

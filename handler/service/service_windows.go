@@ -37,9 +37,11 @@ func LogGroups() []string { return nil }
 
 // SuperviseOptions is what the supervisor needs to know.
 type SuperviseOptions struct {
-	Layout paths.Layout
-	Report func(context.Context) error
-	Log    *logfile.Logger
+	Layout  paths.Layout
+	Prepare func(context.Context) error
+	Ended   func(how string) error
+	Report  func(context.Context) error
+	Log     *logfile.Logger
 }
 
 // Supervise is for machines without a service manager, which Windows has.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -26,6 +27,10 @@ import (
 // SuperviseOptions is what the supervisor needs to know.
 type SuperviseOptions struct {
 	Layout paths.Layout
+	// Prepare is called before each start of the agent, and Ended after each
+	// end, with what it was, or with nothing when the supervisor itself ends.
+	Prepare func(context.Context) error
+	Ended   func(how string) error
 	// Report brings the status file up to date; called at the start and after
 	// each change of the agent's health, one call at a time.
 	Report func(context.Context) error
@@ -128,7 +133,7 @@ func (w *watch) run(ctx context.Context) {
 	wait := w.o.timing.firstRestart
 	for {
 		started := time.Now()
-		err := w.once(ctx)
+		err := w.life(ctx)
 		if ctx.Err() != nil {
 			break
 		}
@@ -185,14 +190,27 @@ func Vanished(u Unit) bool {
 	return errors.Is(err, os.ErrNotExist)
 }
 
+// life is one life of the agent, with what comes before and after.
+func (w *watch) life(ctx context.Context) error {
+	err := w.o.Prepare(ctx)
+	if err == nil {
+		err = w.once(ctx)
+	}
+	how := ""
+	if ctx.Err() == nil {
+		how = strings.ReplaceAll(err.Error(), "\n", ": ")
+	}
+	if err := w.o.Ended(how); err != nil {
+		w.o.Log.Warn("cannot note the agent's end", "error", err)
+	}
+	return err
+}
+
 // once starts the agent and waits for its end. It ends the agent when ctx does
 // or when the agent has been silent for too long.
 func (w *watch) once(ctx context.Context) error {
 	uid, gid, err := w.account()
 	if err != nil {
-		return err
-	}
-	if err := w.folders(uid, gid); err != nil {
 		return err
 	}
 	notify, err := w.listen(ctx, uid)
@@ -234,7 +252,7 @@ func (w *watch) once(ctx context.Context) error {
 	for {
 		select {
 		case err := <-ended:
-			return errors.Join(errors.New("agent ended"), err)
+			return errors.Join(errors.New("ended"), err)
 		case <-alive:
 			silence.Reset(w.o.timing.watchdog)
 		case <-silence.C:
@@ -269,21 +287,6 @@ func (w *watch) account() (uid, gid int, err error) {
 		return -1, -1, nil
 	}
 	return system().find(w.unit.User)
-}
-
-// folders makes those that the agent needs and cannot make: a reboot empties
-// /run, and people empty /var/log.
-func (w *watch) folders(uid, gid int) error {
-	for dir, mode := range map[string]os.FileMode{w.unit.RunDir: 0o755, w.unit.LogDir: 0o751} {
-		err := os.MkdirAll(dir, mode)
-		if err == nil && uid >= 0 {
-			err = os.Lchown(dir, uid, gid)
-		}
-		if err != nil {
-			return fmt.Errorf("make the agent's folder: %w", err)
-		}
-	}
-	return nil
 }
 
 // listen opens the socket on which the agent tells that it lives. It is the

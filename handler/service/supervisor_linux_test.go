@@ -11,12 +11,15 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/openloganalytics/agent/internal/atomicfile"
 	"github.com/openloganalytics/agent/internal/paths"
@@ -46,6 +49,8 @@ func quick(mode string) timing {
 	return t
 }
 
+func prepareNothing(context.Context) error { return nil }
+
 func fakeSupervisor() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -55,7 +60,8 @@ func fakeSupervisor() int {
 		return 2
 	}
 	err = Supervise(ctx, SuperviseOptions{
-		Layout: layout, Report: func(context.Context) error { return nil }, timing: quick(string(mode)),
+		Layout: layout, Prepare: prepareNothing, Ended: func(string) error { return nil },
+		Report: func(context.Context) error { return nil }, timing: quick(string(mode)),
 	})
 	if err != nil {
 		// Who started us reads the log in the error's place.
@@ -449,10 +455,10 @@ func TestHealthIsReported(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- Supervise(ctx, SuperviseOptions{Layout: r.layout, timing: quick(""), Report: func(context.Context) error {
-			reports.Add(1)
-			return nil
-		}})
+		ended <- Supervise(ctx, SuperviseOptions{
+			Layout: r.layout, timing: quick(""), Prepare: prepareNothing, Ended: func(string) error { return nil },
+			Report: func(context.Context) error { reports.Add(1); return nil },
+		})
 	}()
 	r.agent(process{})
 	for n := range int32(4) {
@@ -477,6 +483,63 @@ func TestHealthIsReported(t *testing.T) {
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+// Every start is prepared, and every end is told, with its reason unless it was
+// asked for; an agent whose start cannot be prepared is not started.
+func TestStartAndEndOfTheAgent(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "crash")
+	var mu sync.Mutex
+	var told []string
+	tell := func(what string) {
+		mu.Lock()
+		defer mu.Unlock()
+		told = append(told, what)
+	}
+	seen := func(n int) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(told) >= n
+	}
+	refusals := 1
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Supervise(ctx, SuperviseOptions{
+			Layout: r.layout, timing: quick(""), Report: func(context.Context) error { return nil },
+			Prepare: func(context.Context) error {
+				tell("prepare")
+				if refusals--; refusals == 0 {
+					return errors.New("no room")
+				}
+				return nil
+			},
+			Ended: func(how string) error { tell("ended: " + how); return nil },
+		})
+	}()
+	r.eventually("two lives", func() bool { return seen(4) })
+	if now := r.s.read().Restarts; now < 1 {
+		t.Errorf("%d restarts", now)
+	}
+	r.mode("good")
+	r.agent(process{})
+	r.eventually("the good one lives", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return told[len(told)-1] == "prepare" && r.s.read().Agent.alive()
+	})
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	want := []string{"prepare", "ended: no room", "prepare", "ended: ended: exit status 4"}
+	if diff := cmp.Diff(want, told[:4]); diff != "" {
+		t.Errorf("told (-want +got):\n%s", diff)
+	}
+	if last := told[len(told)-1]; last != "ended: " {
+		t.Errorf("the last word is %q, want an end that was asked for", last)
 	}
 }
 

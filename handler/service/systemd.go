@@ -18,6 +18,10 @@ const (
 	knowsSystemService = 239
 	// knowsStartLimit is when the limit of starts moved to the section [Unit].
 	knowsStartLimit = 230
+	// knowsFullPrivileges is when a + before a command came, which then has all
+	// of root's rights (2016). Before, one line did that for all commands but the
+	// service itself.
+	knowsFullPrivileges = 231
 	// knowsRestartSteps is when pauses between restarts could grow (2023).
 	knowsRestartSteps = 254
 )
@@ -115,6 +119,7 @@ func agentService(u Unit, version int) string {
 		"User=" + u.User,
 		"Group=" + u.Group,
 	}, restarts(version)...)
+	lines = append(lines, aroundTheAgent(u, version)...)
 	if len(u.Groups) > 0 {
 		lines = append(lines, "SupplementaryGroups="+strings.Join(u.Groups, " "))
 	}
@@ -148,9 +153,6 @@ func agentService(u Unit, version int) string {
 		"OOMScoreAdjust=500",
 		"Nice=5",
 	)
-	if filepath.Dir(u.LogDir) == "/var/log" {
-		lines = append(lines, "LogsDirectory="+filepath.Base(u.LogDir), "LogsDirectoryMode=0751")
-	}
 	if u.MemoryMB > 0 {
 		lines = append(lines, fmt.Sprintf("Environment=GOMEMLIMIT=%dMiB", softMemory(u.MemoryMB)))
 	}
@@ -163,6 +165,14 @@ func agentService(u Unit, version int) string {
 		section{"Service", lines},
 		section{"Install", []string{"WantedBy=multi-user.target"}},
 	)
+}
+
+// aroundTheAgent lists what root does before each start and after each end.
+func aroundTheAgent(u Unit, version int) []string {
+	if version < knowsFullPrivileges {
+		return []string{"PermissionsStartOnly=yes", "ExecStartPre=" + u.Binary + " prepare", "ExecStopPost=" + u.Binary + " ended"}
+	}
+	return []string{"ExecStartPre=+" + u.Binary + " prepare", "ExecStopPost=+" + u.Binary + " ended"}
 }
 
 // softMemory is where Go begins to collect harder: well below the ceiling.
@@ -186,7 +196,11 @@ func agentSlice(u Unit) string {
 func reportPath(u Unit) string {
 	return unitText(
 		section{"Unit", []string{"Description=Watches the health of the Log Analytics agent"}},
-		section{"Path", []string{"PathChanged=" + filepath.Join(u.StateDir, "health.json"), "Unit=" + u.Name + "-report.service"}},
+		section{"Path", []string{
+			"PathChanged=" + filepath.Join(u.StateDir, "health.json"),
+			"PathChanged=" + filepath.Join(handlerDir(u), EndFile),
+			"Unit=" + u.Name + "-report.service",
+		}},
 		section{"Install", []string{"WantedBy=multi-user.target"}},
 	)
 }
@@ -216,12 +230,15 @@ func reportService(u Unit, version int) string {
 // reportWrites are the folders that the report changes: the handler's state,
 // and the guest agent's folder of this handler, which can be gone.
 func reportWrites(u Unit) []string {
-	dirs := []string{filepath.Join(filepath.Dir(u.StateDir), "handler")}
+	dirs := []string{handlerDir(u)}
 	if u.HandlerDir != "" {
 		dirs = append(dirs, "-"+u.HandlerDir)
 	}
 	return dirs
 }
+
+// handlerDir is the handler's part of the state.
+func handlerDir(u Unit) string { return filepath.Join(filepath.Dir(u.StateDir), "handler") }
 
 func choose(condition bool, yes, no string) string {
 	if condition {

@@ -3,6 +3,7 @@
 package hostinfo
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -206,6 +207,24 @@ func ProductUUID(fsys fs.FS) string {
 		return ""
 	}
 	return id
+}
+
+// SameUUID reports whether two UUIDs, in lower case, are one machine's: SMBIOS
+// before 2.6 did not say in which order the bytes of the first three fields
+// are, so that a new kernel or a new generation of the VM can turn them round.
+func SameUUID(a, b string) bool {
+	return a == b || turned(a) == b
+}
+
+func turned(id string) string {
+	raw, err := hex.DecodeString(strings.ReplaceAll(id, "-", ""))
+	if err != nil || len(raw) != 16 {
+		return id
+	}
+	slices.Reverse(raw[0:4])
+	slices.Reverse(raw[4:6])
+	slices.Reverse(raw[6:8])
+	return fmt.Sprintf("%x-%x-%x-%x-%x", raw[0:4], raw[4:6], raw[6:8], raw[8:10], raw[10:])
 }
 
 // CloudID is the chassis asset tag when it is the one that marks Azure, which

@@ -58,6 +58,22 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
+func TestSameUUID(t *testing.T) {
+	const id = "abcdef01-2345-6789-abcd-ef0123456789"
+	for other, same := range map[string]bool{
+		id:                                     true,
+		"01efcdab-4523-8967-abcd-ef0123456789": true, // the first three fields turned round
+		"01efcdab-4523-8967-cdab-ef0123456789": false,
+		"01efcdab-2345-6789-abcd-ef0123456789": false,
+		"":                                     false,
+		"no":                                   false,
+	} {
+		if SameUUID(id, other) != same || SameUUID(other, id) != same {
+			t.Errorf("%q and %q: want %v", id, other, same)
+		}
+	}
+}
+
 func TestMetadata(t *testing.T) {
 	const vm = `{"compute":{"azEnvironment":"AzureUSGovernmentCloud","location":"usgovvirginia","name":"%NAME%","resourceGroupName":"rg-1","subscriptionId":"22222222-2222-2222-2222-222222222222","vmId":"v","vmScaleSetName":"%SET%"}}`
 	for name, tt := range map[string]struct{ vmName, set, want string }{

@@ -73,11 +73,16 @@ func (l Layout) HealthFile() string { return filepath.Join(l.AgentDir(), "health
 func (l Layout) RunDir() string { return l.join(runDir...) }
 
 // SyslogPipe takes messages from the syslog daemon. It outlives the agent, and
-// lies where the confinement of syslog daemons lets them write.
+// lies where the confinement of syslog daemons lets them write, in a folder that
+// is root's: the daemon is root, and would follow a link that lay there.
 func (l Layout) SyslogPipe() string { return filepath.Join(l.LogDir(), "syslog.pipe") }
 
 // SyslogSocket takes messages from other senders.
 func (l Layout) SyslogSocket() string { return filepath.Join(l.RunDir(), "syslog.sock") }
 
-// LogDir holds the agent's own log, and the pipe for the syslog daemon.
+// LogDir is root's: it holds what commands log and the pipe for the syslog
+// daemon, and AgentLogDir.
 func (l Layout) LogDir() string { return l.join(logDir...) }
+
+// AgentLogDir holds the agent's own log, the agent user's alone.
+func (l Layout) AgentLogDir() string { return filepath.Join(l.LogDir(), "agent") }

@@ -128,7 +128,7 @@ func newMachine(t *testing.T) *machine {
 // clean removes the extension, and shows the logs of a test that failed.
 func (m *machine) clean() {
 	if m.Failed() {
-		for _, pattern := range []string{"var/log/azure/*/handler.log", "var/log/" + product.Name + "/agent.log", "var/lib/" + product.Name + "/handler/*.log"} {
+		for _, pattern := range []string{"var/log/azure/*/handler.log", "var/log/" + product.Name + "/agent/agent.log", "var/lib/" + product.Name + "/handler/*.log"} {
 			files, _ := filepath.Glob(filepath.Join(m.root, pattern)) // the pattern is right
 			for _, file := range files {
 				data, err := os.ReadFile(file)

@@ -183,7 +183,6 @@ func (s *Source) receivePipe(ctx context.Context, r *receiver) error {
 		if !r.leave() {
 			err = errors.Join(err, r.leavePlugged(pipe, f))
 		}
-		err = errors.Join(err, os.Rename(s.opts.Pipe, away(s.opts.Pipe)))
 	}
 	return errors.Join(err, r.rest(f), pipe.Close())
 }

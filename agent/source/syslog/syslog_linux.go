@@ -18,19 +18,9 @@ import (
 // unprivileged process may ask for (/proc/sys/fs/pipe-max-size).
 const pipeSize = 1 << 20
 
-// away is what a pipe is called while no agent reads it. An rsyslog that starts
-// or reopens its files meanwhile finds no pipe, and keeps its messages. One
-// that has the pipe open goes on with it when it is back under its name.
-func away(path string) string { return path + ".away" }
-
 // openPipe opens the named pipe for reading and writing, and makes it if there
 // is none.
 func openPipe(path string) (*os.File, error) {
-	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		if err := os.Rename(away(path), path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("open pipe: %w", err)
-		}
-	}
 	open := func() (int, error) {
 		return unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	}

@@ -12,8 +12,6 @@ var errNotHere = errors.New("there is no syslog pipe or socket on Windows; give 
 
 func openPipe(string) (*os.File, error) { return nil, errNotHere }
 
-func away(path string) string { return path }
-
 func plug(*os.File) ([]byte, error) { return nil, errNotHere }
 
 func listenUnix(string, int) (*net.UnixConn, error) { return nil, errNotHere }
