@@ -60,12 +60,7 @@ func TestLifeFromInstallToUninstall(t *testing.T) {
 	if _, err := m.guest.Uninstall(); err != nil {
 		t.Fatal(err)
 	}
-	for _, dir := range []string{m.layout.VersionsDir(), m.layout.StateDir(), m.layout.RunDir(), m.layout.LogDir()} {
-		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%s is left (%v)", dir, err)
-		}
-	}
-	wantNoProcess(t, m.root)
+	m.wantNothing()
 }
 
 func wantNoProcess(t *testing.T, root string) {
@@ -580,37 +575,102 @@ func TestNoListenerByDefault(t *testing.T) {
 	}
 }
 
-// Killed at any of its system calls, a command leaves what the next one puts
-// right, and no line is lost.
+// Killed at any of its system calls, with new settings before it, a command
+// leaves what the next one puts right, and no line is lost.
 func TestCommandsSurviveBeingKilled(t *testing.T) {
 	t.Parallel()
-	const strace = "/usr/bin/strace"
-	if _, err := os.Stat(strace); err != nil {
-		t.Fatalf("this test kills at chosen system calls: install the package strace (%v)", err)
-	}
 	m := newMachine(t)
 	m.enable(oldVersion, m.settings(nil))
-	dir, written, killed := m.guest.HandlerDir(oldVersion), 0, 0
+	written := 0
 	for _, verb := range []string{"install", "enable", "update", "disable"} {
-		for _, call := range []string{"renameat", "fsync", "fchmod,fchmodat", "mkdirat", "write"} {
-			for n := 1; n <= 3; n++ {
-				// New settings, so that there is something to write.
-				settings := m.settings(func(pub, _ map[string]any) { pub["diskQuotaInMB"] = 100 + written })
-				cmd := exec.Command(strace, "-f", "-qq", "-b", "execve", "-o", os.DevNull, "-e", "trace="+call, "-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", call, n),
-					filepath.Join(dir, "bin", "log-analytics-agent-linux-"+runtime.GOARCH), verb)
-				cmd.Dir = dir
-				cmd.Env = []string{"PATH=/usr/bin:/bin", paths.EnvRoot + "=" + m.root, "AZURE_GUEST_AGENT_EXTENSION_PATH=" + dir, "ConfigSequenceNumber=" + strconv.Itoa(m.guest.Sequence())}
-				if err := cmd.Run(); err != nil {
-					killed++
-				}
-				m.appendLines(written+1, written+5)
-				written += 5
-				m.enable(oldVersion, settings)
-				m.wantLines(written)
+		m.killing(verb, func(kill func() bool) bool {
+			settings := m.settings(func(pub, _ map[string]any) { pub["diskQuotaInMB"] = 100 + written })
+			if err := m.guest.Offer(settings); err != nil {
+				t.Fatal(err)
+			}
+			killed := kill()
+			m.appendLines(written+1, written+5)
+			written += 5
+			m.enable(oldVersion, settings)
+			m.wantLines(written)
+			if got := m.health().Spool.Budget; got != int64(100+written-5)<<20 {
+				t.Errorf("%s: the settings in force have a budget of %d", verb, got)
+			}
+			return killed
+		})
+	}
+}
+
+// An uninstall that was killed can be repeated, leaves nothing then, and what
+// is installed afterwards works.
+func TestUninstallSurvivesBeingKilled(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	written := 0
+	m.killing("uninstall", func(kill func() bool) bool {
+		if err := os.Remove(m.logFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		m.enable(oldVersion, m.settings(nil))
+		m.appendLines(written+1, written+5)
+		written += 5
+		m.wantLines(written)
+		killed := kill()
+		if _, err := m.guest.Uninstall(); err != nil {
+			t.Fatal(err)
+		}
+		m.wantNothing()
+		return killed
+	})
+}
+
+// killing calls try for the first to third call of each kind of system call. The
+// kill that it hands over runs the installed handler's command with a SIGKILL
+// at that call, and reports whether the command made it.
+func (m *machine) killing(verb string, try func(kill func() bool) bool) {
+	m.Helper()
+	const strace = "/usr/bin/strace"
+	if _, err := os.Stat(strace); err != nil {
+		m.Fatalf("this test kills at chosen system calls: install the package strace (%v)", err)
+	}
+	killed := 0
+	for _, call := range []string{"renameat", "fsync", "fchmod,fchmodat", "mkdirat", "unlinkat", "write"} {
+		for n := 1; n <= 3; n++ {
+			if try(func() bool { return m.kill(strace, verb, call, n) }) {
+				killed++
 			}
 		}
 	}
-	if killed < 20 {
-		t.Errorf("only %d of the commands were killed: this test looks in the wrong places", killed)
+	if killed < 3 {
+		m.Errorf("%s was killed %d times only: this test looks in the wrong places", verb, killed)
 	}
+}
+
+func (m *machine) kill(strace, verb, call string, n int) bool {
+	m.Helper()
+	dir := m.guest.HandlerDir(oldVersion)
+	cmd := exec.Command(strace, "-f", "-qq", "-b", "execve", "-o", os.DevNull, "-e", "trace="+call, "-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", call, n),
+		filepath.Join(dir, "bin", "log-analytics-agent-linux-"+runtime.GOARCH), verb)
+	cmd.Dir = dir
+	cmd.Env = []string{"PATH=/usr/bin:/bin", paths.EnvRoot + "=" + m.root, "AZURE_GUEST_AGENT_EXTENSION_PATH=" + dir, "ConfigSequenceNumber=" + strconv.Itoa(m.guest.Sequence())}
+	out, err := cmd.CombinedOutput()
+	var ended *exec.ExitError
+	if err == nil {
+		return false // the command does not make so many of these calls
+	}
+	if !errors.As(err, &ended) || ended.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		m.Errorf("%s, to be killed at %s %d, ended otherwise: %v: %s", verb, call, n, err, out)
+	}
+	return true
+}
+
+// wantNothing holds that no folder and no process of the product is left.
+func (m *machine) wantNothing() {
+	m.Helper()
+	for _, dir := range []string{m.layout.VersionsDir(), m.layout.StateDir(), m.layout.RunDir(), m.layout.LogDir()} {
+		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+			m.Errorf("%s is left (%v)", dir, err)
+		}
+	}
+	wantNoProcess(m.T, m.root)
 }

@@ -141,10 +141,7 @@ func (g *goal) do(version, verb string, seq int, env ...string) error {
 // Run and the VM is left as the guest agent leaves it: the next Enable goes on
 // from there.
 func (g *Guest) Enable(version string, s Settings) ([]Run, error) {
-	if g.deployed && !same(s, g.settings) {
-		g.seq++
-	}
-	g.settings, g.deployed = s, true
+	g.take(s)
 	goal := &goal{Guest: g}
 	uninstalled, err := goal.install(version)
 	if err != nil {
@@ -161,6 +158,22 @@ func (g *Guest) Enable(version string, s Settings) ([]Run, error) {
 	}
 	g.enabled = true
 	return goal.runs, g.keepState(version, "Enabled")
+}
+
+// take makes s the settings in force.
+func (g *Guest) take(s Settings) {
+	if g.deployed && !same(s, g.settings) {
+		g.seq++
+	}
+	g.settings, g.deployed = s, true
+}
+
+// Offer writes new settings for the installed version and runs nothing, as when
+// the guest agent is stopped in between. The next Enable with the same settings
+// goes on from there.
+func (g *Guest) Offer(s Settings) error {
+	g.take(s)
+	return g.writeSettings(g.version)
 }
 
 // What the guest agent says of a command that was no part of the operation,
