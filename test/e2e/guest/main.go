@@ -9,6 +9,7 @@
 package main
 
 import (
+	"archive/zip"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -16,6 +17,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -100,9 +103,11 @@ func findHarness() (string, error) {
 const (
 	oldVersion = "1.0.0"
 	newVersion = "1.1.0"
-	domain     = "opinsights.azure.com" // the default: no setting names it
-	table      = "E2E_CL"
-	service    = "127.0.0.3"
+	// brokenVersion is one whose update fails.
+	brokenVersion = "1.2.0"
+	domain        = "opinsights.azure.com" // the default: no setting names it
+	table         = "E2E_CL"
+	service       = "127.0.0.3"
 )
 
 // drive runs the harness once and judges what arrived.
@@ -118,7 +123,7 @@ func drive(ctx context.Context, harness, name string, args []string) error {
 	if err != nil {
 		return err
 	}
-	settings, err := writeSettings(work, ws)
+	scenario, err := writeScenario(work, ws)
 	if err != nil {
 		return err
 	}
@@ -127,7 +132,8 @@ func drive(ctx context.Context, harness, name string, args []string) error {
 		"--name", handlerName,
 		"--package", oldVersion + "=" + filepath.Join("build", handlerName+"-"+oldVersion+".zip"),
 		"--package", newVersion + "=" + filepath.Join("build", handlerName+"-"+newVersion+".zip"),
-		"--steps", "install,reenable,settings,rotate,badsecret,settings,restart,reboot,update,downgrade,uninstall",
+		"--package", brokenVersion + "=" + filepath.Join(work, "broken.zip"),
+		"--scenario", scenario,
 		"--survive-restart", "--timeout", "900",
 		"--bind", work + ":" + inside,
 		"--trust", filepath.Join(work, "emulator", "ca.pem"),
@@ -139,7 +145,7 @@ func drive(ctx context.Context, harness, name string, args []string) error {
 		"--sidecar", inside + "/guest write",
 		"--check", inside + "/guest check",
 		"--out", filepath.Join(work, "out"),
-	}, append(args, settings...)...)
+	}, args...)
 	cmd := exec.CommandContext(ctx, filepath.Join(harness, "run.sh"), args...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
@@ -168,6 +174,10 @@ func prepare(ctx context.Context, work string) (emulator.Workspace, error) {
 			return ws, fmt.Errorf("%s: %w", strings.Join(args, " "), err)
 		}
 	}
+	good := filepath.Join("build", product.Publisher+"."+product.TypeLinux+"-"+newVersion+".zip")
+	if err := breakPackage(good, filepath.Join(work, "broken.zip")); err != nil {
+		return ws, err
+	}
 	ws = emulator.Workspace{ID: uuid.NewString(), Keys: []string{newKey(), newKey()}}
 	data, err := json.Marshal(ws)
 	if err != nil {
@@ -195,11 +205,46 @@ func newKey() string {
 	return base64.StdEncoding.EncodeToString(key)
 }
 
-// writeSettings returns the harness's arguments for the settings before and
-// after the step "settings", which also changes the key. They travel in files:
-// a command line is public.
-func writeSettings(work string, ws emulator.Workspace) ([]string, error) {
-	source := func(sampling int) map[string]any {
+// breakPackage writes a package like the good one, in which every command fails
+// as one that a machine cannot run does.
+func breakPackage(good, broken string) (err error) {
+	in, err := zip.OpenReader(good)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = in.Close() }() // only read
+	file, err := os.Create(broken)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	out := zip.NewWriter(file)
+	for _, entry := range in.File {
+		if !strings.HasPrefix(entry.Name, "bin/") || entry.FileInfo().IsDir() {
+			if err := out.Copy(entry); err != nil {
+				return err
+			}
+			continue
+		}
+		header := entry.FileHeader
+		w, err := out.CreateHeader(&zip.FileHeader{Name: header.Name, ExternalAttrs: header.ExternalAttrs, CreatorVersion: header.CreatorVersion})
+		if err == nil {
+			_, err = io.WriteString(w, "#!/bin/sh\nexit 52\n")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return out.Close()
+}
+
+// brokenUpdate is the step after which nobody collects until the next one.
+const brokenUpdate = "broken update"
+
+// writeScenario writes what happens in the machine's life, for the harness. It
+// is in a file that only root reads, because a command line is public.
+func writeScenario(work string, ws emulator.Workspace) (path string, err error) {
+	settings := func(sampling int) map[string]any {
 		return map[string]any{
 			"workspaceId": ws.ID,
 			"dataSources": map[string]any{
@@ -209,25 +254,38 @@ func writeSettings(work string, ws emulator.Workspace) ([]string, error) {
 			},
 		}
 	}
-	var args []string
-	for _, s := range []struct {
-		flag, file string
-		value      any
-	}{
-		{"--public", "public.json", source(5)},
-		{"--protected", "protected.json", map[string]any{"workspaceKey": ws.Keys[0]}},
-		{"--public2", "public2.json", source(2)},
-		{"--protected2", "protected2.json", map[string]any{"workspaceKey": ws.Keys[1]}},
-	} {
-		data, err := json.Marshal(s.value)
-		if err != nil {
-			return nil, err
-		}
-		path := filepath.Join(work, s.file)
-		if err := os.WriteFile(path, data, 0o600); err != nil {
-			return nil, err
-		}
-		args = append(args, s.flag, "@"+path)
+	key := func(n int) map[string]any { return map[string]any{"workspaceKey": ws.Keys[n]} }
+	type step = map[string]any
+	runs := func(commands ...string) []string { return commands }
+	enabled := runs("enable " + oldVersion)
+	secret := step{"action": "enable", "unknown_certificate": true, "expect": "error", "allow_failed_commands": true, "expect_commands": enabled}
+	with := func(s step, more step) step {
+		s = maps.Clone(s)
+		maps.Copy(s, more)
+		return s
 	}
-	return args, nil
+	steps := []step{
+		{"name": "install", "action": "enable", "version": oldVersion, "seq": 0, "public": settings(5), "protected": key(0), "expect_commands": runs("install "+oldVersion, "enable "+oldVersion)},
+		{"action": "reenable", "expect_commands": enabled},
+		{"name": "settings", "action": "enable", "seq": 1, "public": settings(2), "protected": key(1), "expect_commands": enabled},
+		{"name": "rotate", "action": "enable", "seq": 2, "new_certificate": true, "expect_commands": enabled},
+		with(secret, step{"name": "bad secret", "seq": 3}),
+		// The settings are still the ones that nobody can open: after the boot
+		// the agent goes on with those it has.
+		with(secret, step{"name": "reboot with a bad secret", "action": "reboot"}),
+		{"name": "good settings", "action": "enable", "seq": 4, "public": settings(5), "protected": key(1), "expect_commands": enabled},
+		{"action": "restart", "expect_commands": enabled},
+		{"action": "reboot", "expect_commands": enabled},
+		{"name": "update", "action": "enable", "version": newVersion, "expect_commands": runs("disable "+oldVersion, "update "+newVersion, "uninstall "+oldVersion, "install "+newVersion, "enable "+newVersion)},
+		{"name": "downgrade", "action": "enable", "version": oldVersion, "expect_commands": runs("disable "+newVersion, "update "+newVersion, "uninstall "+newVersion, "install "+oldVersion, "enable "+oldVersion)},
+		{"name": brokenUpdate, "action": "enable", "version": brokenVersion, "expect": "any", "expect_handler": "NotReady", "allow_failed_commands": true},
+		{"name": "back from it", "action": "enable", "version": oldVersion},
+		{"action": "uninstall"},
+	}
+	data, err := json.Marshal(steps)
+	if err != nil {
+		return "", err
+	}
+	path = filepath.Join(work, "scenario.json")
+	return path, os.WriteFile(path, data, 0o600)
 }
