@@ -13,6 +13,7 @@ import (
 	"github.com/openloganalytics/agent/agent/upload"
 	"github.com/openloganalytics/agent/agent/workspace"
 	"github.com/openloganalytics/agent/internal/atomicfile"
+	"github.com/openloganalytics/agent/internal/hostinfo"
 	"github.com/openloganalytics/agent/internal/logfile"
 	"github.com/openloganalytics/agent/internal/paths"
 	"github.com/openloganalytics/agent/internal/product"
@@ -31,6 +32,9 @@ type Options struct {
 	Notify func(state string) error
 	// Watchdog is how often the service manager expects a sign of life; 0 is never.
 	Watchdog time.Duration
+	// Metadata asks what Azure's instance metadata say of this machine; nil
+	// asks the service on the machine.
+	Metadata func(context.Context) (hostinfo.Metadata, error)
 }
 
 // uploadGrace is how long an attempt under way may take once the agent stops.
@@ -58,7 +62,26 @@ func (l lingering) Send(ctx context.Context, batch upload.Batch) upload.Result {
 // ends. Then it stops in reverse: the sources hand over what they have, that
 // becomes durable, the attempts under way end. What was not delivered waits in
 // the spool for the next Run.
+//
+// It begins anew when the instance metadata come that were missing: they say in
+// which cloud the workspaces are.
 func Run(ctx context.Context, o Options) error {
+	if o.Metadata == nil {
+		o.Metadata = hostinfo.ReadMetadata
+	}
+	for {
+		living, stop := context.WithCancelCause(ctx)
+		err := live(living, stop, o)
+		stop(nil)
+		if !errors.Is(context.Cause(living), errMetadataCame) {
+			return err
+		}
+		o.Log.Info("instance metadata came; starting anew with them")
+	}
+}
+
+// live is one life of the agent, until ctx ends or stop is called.
+func live(ctx context.Context, stop context.CancelCauseFunc, o Options) error {
 	if err := tidy(o); err != nil {
 		return err
 	}
@@ -116,11 +139,16 @@ func Run(ctx context.Context, o Options) error {
 	}
 	reporting.Go(func() { m.run(delivery) })
 	reporting.Go(func() { m.beat(delivery) })
+	if machine.metadata == (hostinfo.Metadata{}) {
+		reporting.Go(func() { awaitMetadata(ctx, o, func() bool { return placed(o.Config.Workspaces, clients) }, stop) })
+	}
 	o.Log.Info("started", "version", product.Version, "generation", o.Config.Generation, "workspaces", len(clients), "sources", len(m.running))
 	m.notify("READY=1")
 
 	<-ctx.Done()
-	m.notify("STOPPING=1")
+	if !errors.Is(context.Cause(ctx), errMetadataCame) {
+		m.notify("STOPPING=1")
+	}
 	reading.Wait()
 	stopGathering()
 	gatheringDone.Wait()

@@ -40,7 +40,7 @@ func readHost(ctx context.Context, o Options) *host {
 	if h.os, err = hostinfo.ReadOS(fsys); err != nil {
 		o.Log.Warn("operating system not recognised", "error", err)
 	}
-	if h.metadata, err = readMetadata(ctx, filepath.Join(o.Layout.AgentDir(), "metadata.json")); err != nil {
+	if h.metadata, err = readMetadata(ctx, o); err != nil {
 		o.Log.Info("no instance metadata, as outside Azure", "error", err)
 	}
 	return h
@@ -48,10 +48,11 @@ func readHost(ctx context.Context, o Options) *host {
 
 // readMetadata asks the instance metadata service, and falls back to what it
 // said last: which cloud a VM is in does not change.
-func readMetadata(ctx context.Context, cache string) (hostinfo.Metadata, error) {
+func readMetadata(ctx context.Context, o Options) (hostinfo.Metadata, error) {
+	cache := filepath.Join(o.Layout.AgentDir(), "metadata.json")
 	ctx, cancel := context.WithTimeout(ctx, metadataPatience)
 	defer cancel()
-	m, err := hostinfo.ReadMetadata(ctx)
+	m, err := o.Metadata(ctx)
 	if err == nil {
 		data, err := json.Marshal(m)
 		if err != nil {
@@ -64,6 +65,41 @@ func readMetadata(ctx context.Context, cache string) (hostinfo.Metadata, error) 
 		return m, err
 	}
 	return m, errors.Join(err, readErr, json.Unmarshal(data, &m))
+}
+
+// errMetadataCame is why the agent begins anew.
+var errMetadataCame = errors.New("instance metadata came")
+
+// awaitMetadata asks for the instance metadata until there are some, and then
+// calls stop with errMetadataCame; it ends with ctx, and when they are not
+// needed any more. At boot a machine can be up before they are.
+func awaitMetadata(ctx context.Context, o Options, enough func() bool, stop context.CancelCauseFunc) {
+	const first, longest = 2 * time.Second, time.Minute
+	for wait := first; ; wait = min(2*wait, longest) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		if enough() {
+			return
+		}
+		if m, err := readMetadata(ctx, o); err == nil && m != (hostinfo.Metadata{}) {
+			stop(errMetadataCame)
+			return
+		}
+	}
+}
+
+// placed reports whether every workspace has been found in the cloud that it
+// is looked for in.
+func placed(workspaces []Workspace, clients []*workspace.Client) bool {
+	for i, c := range clients {
+		if state, _, _, _ := c.State(); workspaces[i].Domain == "" && state != StateConnected {
+			return false
+		}
+	}
+	return true
 }
 
 // workspaceOptions is what the client of one workspace is made of.
