@@ -114,7 +114,9 @@ func live(ctx context.Context, stop context.CancelCauseFunc, o Options) error {
 			return fmt.Errorf("open workspace %s: %w", w.ID, err)
 		}
 		clients = append(clients, c)
-		uploaders = append(uploaders, upload.New(upload.Options{Destination: lingering{c}, Queue: queue, Log: o.Log.With("destination", c.Name())}))
+		uploaders = append(uploaders, upload.New(upload.Options{
+			Destination: lingering{c}, Queue: queue, Log: o.Log.With("destination", c.Name()), OnLoss: in.lostBehind,
+		}))
 	}
 	list, err := sources(o, machine)
 	if err != nil {

@@ -51,6 +51,7 @@ type Health struct {
 	Workspaces []WorkspaceHealth `json:"workspaces"`
 	Sources    []SourceHealth    `json:"sources"`
 	Spool      SpoolHealth       `json:"spool"`
+	Ledger     LedgerHealth      `json:"ledger"`
 }
 
 // WorkspaceHealth is one destination.
@@ -66,11 +67,15 @@ type WorkspaceHealth struct {
 	LastAccepted time.Time `json:"lastAccepted,omitzero"`
 	// CertificateUntil is when the certificate ends that is the credential.
 	CertificateUntil time.Time `json:"certificateUntil,omitzero"`
-	Delivered        int64     `json:"delivered"` // records accepted since the state folder began
-	Refused          int64     `json:"refused"`   // records set aside
-	Waiting          int64     `json:"waiting"`   // records in the spool
-	WaitingBytes     int64     `json:"waitingBytes"`
-	OldestWait       time.Time `json:"oldestWait,omitzero"`
+	// What became of the records, since the state folder began.
+	Before    int64 `json:"before,omitempty"`  // read before this workspace was first named: not for it
+	Delivered int64 `json:"delivered"`         // accepted
+	Refused   int64 `json:"refused"`           // set aside
+	Damaged   int64 `json:"damaged,omitempty"` // lost on the disk; see spool.DestinationStats for less than 0
+	Waiting   int64 `json:"waiting"`           // in the spool
+
+	WaitingBytes int64     `json:"waitingBytes"`
+	OldestWait   time.Time `json:"oldestWait,omitzero"`
 }
 
 // SourceHealth is one source.
@@ -90,4 +95,29 @@ type SpoolHealth struct {
 	State  string `json:"state"` // "ok", "full", "failing"
 	// Message says what is wrong and what to do when State is not ok.
 	Message string `json:"message,omitempty"`
+}
+
+// LedgerHealth accounts for every record since the state folder began: what
+// sources read was emitted into the spool or dropped. Together with what
+// became of the emitted records at each workspace that is the whole story; see
+// Health.Conserved. All counts of a Health are of one moment.
+type LedgerHealth struct {
+	Read    int64 `json:"read"`
+	Emitted int64 `json:"emitted"`
+	Dropped int64 `json:"dropped"`
+	// Losses are what was dropped, refused or damaged, the latest first; of
+	// more than a hundred kinds the latest hundred.
+	Losses []LossHealth `json:"losses,omitempty"`
+}
+
+// LossHealth is records of one source, or at one workspace, that were lost for
+// one reason.
+type LossHealth struct {
+	Source  string    `json:"source"` // or "workspace/<id>"
+	Reason  string    `json:"reason"`
+	Class   string    `json:"class,omitempty"`
+	Records int64     `json:"records"` // 0 when it is not known how many
+	Bytes   int64     `json:"bytes,omitempty"`
+	First   time.Time `json:"first,omitzero"`
+	Last    time.Time `json:"last,omitzero"`
 }

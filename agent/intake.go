@@ -31,6 +31,10 @@ const (
 // the very rows that it counts.
 const ledgerKey = "ledger"
 
+// unknownSource is what records in the spool are counted for whose ledger is
+// gone.
+const unknownSource = "unknown"
+
 // An intake gathers what all sources emit into one open batch per table and
 // makes it durable, group by group: one frame, one sync.
 type intake struct {
@@ -67,21 +71,25 @@ func newIntake(s *spool.Spool, log *logfile.Logger) *intake {
 		checkpoints: map[string][]byte{}, emitted: 1,
 		changed: make(chan struct{}), first: make(chan struct{}, 1), now: make(chan struct{}, 1), lossy: make(chan struct{}, 1),
 	}
-	saved := s.Checkpoint(ledgerKey)
-	if saved == nil {
-		in.ledger = ledger.New()
-		return in
-	}
+	stats, saved := s.StatsWith(ledgerKey)
 	l, err := ledger.Decode(saved)
-	if err != nil {
+	switch {
+	case err == nil:
+		in.ledger = l
+		return in
+	case saved != nil:
 		// The account is lost, the records are not: it begins anew beside it.
 		log.Error("the ledger cannot be read; it is set aside and begun anew", "error", err)
 		in.checkpoints[ledgerKey+" set aside"] = saved
-		in.ledger, in.dirty = ledger.New(), true
-		signal(in.first)
-		return in
 	}
-	in.ledger = l
+	in.ledger = ledger.New()
+	if stats.Rows > 0 {
+		in.ledger.Read(unknownSource, stats.Rows, 0)
+	}
+	if saved != nil || stats.Rows > 0 {
+		in.dirty = true
+		signal(in.first)
+	}
 	return in
 }
 
@@ -282,21 +290,13 @@ func (in *intake) lost(name string, l source.Loss) {
 	signal(in.lossy)
 }
 
-// losses returns everything that was ever lost, and a copy of the ledger as it
-// is now.
-func (in *intake) losses() (*ledger.Ledger, []ledger.Loss) {
+// copy returns a copy of the ledger as it is now, ahead of the durable one.
+func (in *intake) copy() *ledger.Ledger {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	now, err := ledger.Decode(in.ledger.Encode())
 	if err != nil {
 		panic("BUG: the ledger does not read what it wrote: " + err.Error())
 	}
-	return now, now.Losses()
-}
-
-// totals returns what the ledger knows of one source.
-func (in *intake) totals(name string) (read, dropped int64) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.ledger.Source(name)
+	return now
 }

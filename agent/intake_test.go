@@ -46,7 +46,34 @@ func startIntake(t *testing.T, s *spool.Spool) (in *intake, stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { in.run(ctx) })
-	return in, func() { cancel(); running.Wait() }
+	return in, func() {
+		t.Helper()
+		cancel()
+		running.Wait()
+		wantConserved(t, s)
+	}
+}
+
+// wantConserved wants every record of a spool and its ledger accounted for.
+func wantConserved(t *testing.T, s *spool.Spool) {
+	t.Helper()
+	if err := conserved(s); err != nil {
+		t.Error(err)
+	}
+}
+
+func conserved(s *spool.Spool) error {
+	l, stats := account(s)
+	h := Health{Ledger: ledgerHealth(l, stats.Destinations)}
+	for _, d := range stats.Destinations {
+		w := WorkspaceHealth{ID: d.Name}
+		w.count(&d)
+		h.Workspaces = append(h.Workspaces, w)
+		if d.Lost != 0 {
+			return fmt.Errorf("%d records of %s have vanished from the spool", d.Lost, d.Name)
+		}
+	}
+	return h.Conserved()
 }
 
 // emitRows emits rows that hold the numbers from first to last, and last as
@@ -291,7 +318,7 @@ func TestLedgerIsExact(t *testing.T) {
 		}
 		stop()
 		in2, stop2 := startIntake(t, again)
-		if read, dropped := in2.totals("test"); read != 12 || dropped != 3 {
+		if read, dropped := in2.ledger.Source("test"); read != 12 || dropped != 3 {
 			t.Errorf("after the restart: read %d, dropped %d", read, dropped)
 		}
 		stop2()
@@ -314,7 +341,7 @@ func TestLossesAreTold(t *testing.T) {
 			cancel()
 			running.Wait()
 			stop()
-			if h := r.health(); h.State != SourceRunning {
+			if h := healthOf(r); h.State != SourceRunning {
 				t.Errorf("the source is %+v", h)
 			}
 			if err := s.Close(); err != nil {
@@ -346,10 +373,11 @@ func TestLossesAreTold(t *testing.T) {
 	})
 }
 
+// A ledger that cannot be read is set aside; what it counted is still counted.
 func TestUnreadableLedgerIsSetAside(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openTestSpool(t, memfs.New())
-		if _, err := s.Append(nil, []spool.Checkpoint{{Key: ledgerKey, Value: []byte("odd")}}); err != nil {
+		if _, err := s.Append([]spool.Piece{{Label: testTable.Label(), Rows: 5}}, []spool.Checkpoint{{Key: ledgerKey, Value: []byte("odd")}}); err != nil {
 			t.Fatal(err)
 		}
 		in, stop := startIntake(t, s)
@@ -362,8 +390,8 @@ func TestUnreadableLedgerIsSetAside(t *testing.T) {
 		}
 		if l, err := ledger.Decode(s.Checkpoint(ledgerKey)); err != nil {
 			t.Errorf("the new ledger is %+v, %v", l, err)
-		} else if read, _ := l.Totals(); read != 2 {
-			t.Errorf("the new ledger has read %d", read)
+		} else if unknown, _ := l.Source(unknownSource); unknown != 5 {
+			t.Errorf("the new ledger counts %d records of unknown sources, want the 5 that were there", unknown)
 		}
 	})
 }
@@ -378,6 +406,12 @@ func TestEmitAfterTheEndIsRefused(t *testing.T) {
 	if err := in.flush(t.Context()); err != nil {
 		t.Errorf("flush of nothing: %v", err)
 	}
+}
+
+// healthOf is what status says of a source.
+func healthOf(r *running) SourceHealth {
+	l, _ := account(r.intake.spool)
+	return r.health(l)
 }
 
 // fragile is a source that fails and panics before it works.
@@ -414,11 +448,11 @@ func TestFailedSourceIsStartedAgain(t *testing.T) {
 		var running sync.WaitGroup
 		running.Go(func() { r.run(ctx) })
 		time.Sleep(500 * time.Millisecond)
-		if h := r.health(); h.State != SourceRestarting || !strings.Contains(h.Message, "broken") {
+		if h := healthOf(r); h.State != SourceRestarting || !strings.Contains(h.Message, "broken") {
 			t.Errorf("after the first failure: %+v", h)
 		}
 		time.Sleep(time.Minute)
-		if h := r.health(); h.State != SourceRunning || h.Message != "" || h.Read != 1 || h.Troubles["thing"] != "is odd" {
+		if h := healthOf(r); h.State != SourceRunning || h.Message != "" || h.Read != 1 || h.Troubles["thing"] != "is odd" {
 			t.Errorf("in the end: %+v", h)
 		}
 		cancel()

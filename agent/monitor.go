@@ -128,21 +128,20 @@ func (m *monitor) health() *Health {
 		Version: product.Version, Generation: m.o.Config.Generation, PID: os.Getpid(),
 		Started: m.started.UTC(), Updated: time.Now().UTC(),
 	}
-	stats := m.queue.Stats()
+	l, stats := account(m.queue)
 	h.Spool = SpoolHealth{Bytes: stats.Bytes, Budget: stats.Budget, State: stats.State, Message: stats.Message}
 	for n, c := range m.clients {
 		w := WorkspaceHealth{ID: m.o.Config.Workspaces[n].ID}
 		w.State, w.Cause, w.Message, w.LastAccepted = c.State()
 		w.CertificateUntil, _ = c.CertificateExpiry() // the zero time while there is none
-		i := slices.IndexFunc(stats.Destinations, func(d spool.DestinationStats) bool { return d.Name == c.Name() })
-		if i >= 0 {
-			d := stats.Destinations[i]
-			w.Delivered, w.Refused, w.Waiting, w.WaitingBytes, w.OldestWait = d.Delivered, d.Refused, d.Waiting, d.WaitingBytes, d.Oldest
+		if i := slices.IndexFunc(stats.Destinations, func(d spool.DestinationStats) bool { return d.Name == c.Name() }); i >= 0 {
+			w.count(&stats.Destinations[i])
 		}
 		h.Workspaces = append(h.Workspaces, w)
 	}
 	for _, r := range m.running {
-		h.Sources = append(h.Sources, r.health())
+		h.Sources = append(h.Sources, r.health(l))
 	}
+	h.Ledger = ledgerHealth(l, stats.Destinations)
 	return h
 }

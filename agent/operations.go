@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/openloganalytics/agent/agent/ledger"
@@ -13,9 +14,12 @@ import (
 // operationsEvery is how long losses gather before they become rows.
 const operationsEvery = time.Minute
 
-// operations is the source of Operation rows: what the ledger counts as lost
-// is told to the workspace, once. Its checkpoint is the ledger as it was last
-// told.
+// operationTable is where losses are told.
+const operationTable = "Operation"
+
+// operations is the source of Operation rows: what is lost, by the ledger or
+// at a workspace, is told to the workspaces, once. Its checkpoint is the ledger
+// as it was last told, with what was lost at the workspaces in it.
 type operations struct {
 	intake   *intake
 	computer string
@@ -23,7 +27,7 @@ type operations struct {
 }
 
 func newOperations(in *intake, computer string) *operations {
-	return &operations{in, computer, &record.Table{Name: "Operation", DataType: "OPERATION_BLOB", IPName: "LogManagement"}}
+	return &operations{in, computer, &record.Table{Name: operationTable, DataType: "OPERATION_BLOB", IPName: "LogManagement"}}
 }
 
 // Name implements source.Source.
@@ -40,8 +44,8 @@ func (o *operations) Run(ctx context.Context, out source.Emitter) error {
 		told = l
 	}
 	for {
-		now, losses := o.intake.losses()
-		if err := o.tell(ctx, out, told, now, losses); err != nil {
+		now := o.losses(told, time.Now())
+		if err := o.tell(ctx, out, told, now); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -61,15 +65,42 @@ func (o *operations) Run(ctx context.Context, out source.Emitter) error {
 	}
 }
 
-// tell emits a row for each loss that has grown since it was last told.
-func (o *operations) tell(ctx context.Context, out source.Emitter, told, now *ledger.Ledger, losses []ledger.Loss) error {
-	before := map[[3]string]ledger.Loss{}
-	for _, l := range told.Losses() {
-		before[[3]string{l.Source, l.Reason, l.Class}] = l
+// lossOf names one kind of loss.
+type lossOf struct{ source, reason, class string }
+
+func bySource(l *ledger.Ledger) map[lossOf]ledger.Loss {
+	all := map[lossOf]ledger.Loss{}
+	for _, loss := range l.Losses() {
+		all[lossOf{loss.Source, loss.Reason, loss.Class}] = loss
 	}
+	return all
+}
+
+// losses returns the ledger as it is now, with what was lost at the workspaces.
+// When that was is known from when it was first and last seen to grow.
+func (o *operations) losses(told *ledger.Ledger, at time.Time) *ledger.Ledger {
+	now := o.intake.copy()
+	before := bySource(told)
+	for _, loss := range behind(o.intake.spool.Stats().Destinations) {
+		old := before[lossOf{loss.Source, loss.Reason, loss.Class}]
+		loss.First, loss.Last = old.First, old.Last
+		if loss.Records != old.Records {
+			loss.Last = at
+		}
+		if loss.First.IsZero() {
+			loss.First = at
+		}
+		now.Lost(loss.Source, loss)
+	}
+	return now
+}
+
+// tell emits a row for each loss that has grown since it was last told.
+func (o *operations) tell(ctx context.Context, out source.Emitter, told, now *ledger.Ledger) error {
+	before := bySource(told)
 	var details []string
-	for _, l := range losses {
-		old := before[[3]string{l.Source, l.Reason, l.Class}]
+	for _, l := range now.Losses() {
+		old := before[lossOf{l.Source, l.Reason, l.Class}]
 		if l.Records == old.Records && l.Bytes == old.Bytes {
 			continue
 		}
@@ -96,9 +127,17 @@ func (o *operations) tell(ctx context.Context, out source.Emitter, told, now *le
 
 // detail says what was lost since old, and when.
 func detail(l, old ledger.Loss) string {
-	text := fmt.Sprintf("Source %s lost %d records, %d bytes", l.Source, l.Records-old.Records, l.Bytes-old.Bytes)
-	if l.Records == old.Records {
-		text = fmt.Sprintf("Source %s lost %d bytes of an unknown number of records", l.Source, l.Bytes-old.Bytes)
+	who := "Source " + l.Source
+	if id, found := strings.CutPrefix(l.Source, "workspace/"); found {
+		who = "Workspace " + id
+	}
+	records, bytes := l.Records-old.Records, l.Bytes-old.Bytes
+	text := fmt.Sprintf("%s lost %d records, %d bytes", who, records, bytes)
+	switch {
+	case records == 0:
+		text = fmt.Sprintf("%s lost %d bytes of an unknown number of records", who, bytes)
+	case bytes == 0:
+		text = fmt.Sprintf("%s lost %d records", who, records)
 	}
 	if l.Class != "" {
 		text += " of " + l.Class

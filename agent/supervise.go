@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/openloganalytics/agent/agent/ledger"
 	"github.com/openloganalytics/agent/agent/record"
 	"github.com/openloganalytics/agent/agent/source"
 )
@@ -142,8 +143,9 @@ func (r *running) Trouble(thing, text string) {
 	r.changed()
 }
 
-func (r *running) health() SourceHealth {
-	read, dropped := r.intake.totals(r.source.Name())
+// health is how the source is doing; l has its counts.
+func (r *running) health(l *ledger.Ledger) SourceHealth {
+	read, dropped := l.Source(r.source.Name())
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return SourceHealth{

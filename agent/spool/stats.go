@@ -32,9 +32,12 @@ type Damage struct {
 }
 
 // DestinationStats is how far one destination is, since the spool began. The
-// rows that were appended for it are Delivered + Refused + Lost + Waiting.
+// rows of the spool are Before + Delivered + Refused + Lost + Waiting.
 type DestinationStats struct {
-	Name      string
+	Name string
+	// Before is the rows that were appended before it was first named, which
+	// were never for it.
+	Before    int64
 	Delivered int64 // rows it has accepted
 	Refused   int64 // rows it has refused for good
 	// Lost is the rows that were damaged in the spool. It is less than zero
@@ -51,6 +54,23 @@ type DestinationStats struct {
 func (s *Spool) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.stats()
+}
+
+// StatsWith returns the state of this moment and a copy of the checkpoint of
+// this very moment: what a frame carries is in both or in neither.
+func (s *Spool) StatsWith(key string) (Stats, []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var value []byte
+	if known, ok := s.checkpoints[key]; ok {
+		value = append([]byte{}, known...)
+	}
+	return s.stats(), value
+}
+
+// stats is Stats. The caller holds mu.
+func (s *Spool) stats() Stats {
 	st := Stats{
 		Bytes: s.bytes, Budget: s.o.Budget, Rows: int64(s.rows),
 		State: "ok", Damage: s.damage,
@@ -87,7 +107,7 @@ func advice(err error) string {
 
 // waits counts what a destination has not finished. The caller holds mu.
 func (s *Spool) waits(d *destination) DestinationStats {
-	st := DestinationStats{Name: d.name, Delivered: int64(d.delivered), Refused: int64(d.refused)}
+	st := DestinationStats{Name: d.name, Before: int64(d.base), Delivered: int64(d.delivered), Refused: int64(d.refused)}
 	for _, b := range s.batches {
 		if d.finished(b.id) {
 			continue

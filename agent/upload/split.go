@@ -20,6 +20,7 @@ type delivery struct {
 	table    *record.Table
 	outcome  spool.Outcome
 	aside    int // rows set aside, logged once in the end
+	damaged  bool
 	why      string
 }
 
@@ -125,6 +126,7 @@ func (d *delivery) setAside(body []byte, why string, rows int) {
 
 // salvage delivers what is left of a batch that the disk has damaged.
 func (d *delivery) salvage(ctx context.Context, batch *spool.Batch) {
+	d.damaged = true
 	var rows [][]byte
 	err := batch.Pieces(func(index int, p spool.Piece) bool {
 		whole, err := rowsOf(index, p)
@@ -188,5 +190,12 @@ func (d *delivery) finish() {
 	}
 	if err := u.o.Queue.Done(u.name, d.id, d.outcome); err != nil {
 		u.o.Log.Warn("a delivered batch may be delivered again after a crash", "destination", u.name, "batch", d.id, "error", err)
+	}
+	if u.o.OnLoss != nil && (d.aside > 0 || d.damaged) {
+		name := ""
+		if d.table != nil {
+			name = d.table.Name
+		}
+		u.o.OnLoss(name)
 	}
 }

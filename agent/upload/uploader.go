@@ -17,6 +17,10 @@ type Options struct {
 	Destination Destination
 	Queue       *spool.Spool
 	Log         *logfile.Logger
+	// OnLoss is called after rows for the table were refused for good or found
+	// damaged, with the table's name or "" when even that is damaged; nil calls
+	// nobody.
+	OnLoss func(table string)
 }
 
 // An Uploader brings the batches of the spool to one destination, oldest
