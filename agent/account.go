@@ -40,6 +40,19 @@ func behind(destinations []spool.DestinationStats) []ledger.Loss {
 	return losses
 }
 
+// A kind of loss has one entry in a ledger.
+type kind struct{ source, reason, class string }
+
+func kindOf(l ledger.Loss) kind { return kind{l.Source, l.Reason, l.Class} }
+
+func byKind(l *ledger.Ledger) map[kind]ledger.Loss {
+	all := map[kind]ledger.Loss{}
+	for _, loss := range l.Losses() {
+		all[kindOf(loss)] = loss
+	}
+	return all
+}
+
 // lostBehind makes what was lost at a destination be told; not the rows that
 // tell it, or a workspace that refuses those would be told of them without end.
 func (in *intake) lostBehind(table string) {
@@ -51,12 +64,20 @@ func (in *intake) lostBehind(table string) {
 // shownLosses is how many kinds of losses the health file names.
 const shownLosses = 100
 
-func ledgerHealth(l *ledger.Ledger, destinations []spool.DestinationStats) LedgerHealth {
+// ledgerHealth shows the ledger with what was lost at the destinations; told,
+// the ledger as it was last told, knows when that was.
+func ledgerHealth(l, told *ledger.Ledger, destinations []spool.DestinationStats) LedgerHealth {
 	read, lost := l.Totals()
 	h := LedgerHealth{Read: read + lost, Emitted: read, Dropped: lost}
 	dropped := l.Losses()
 	slices.SortStableFunc(dropped, func(a, b ledger.Loss) int { return b.Last.Compare(a.Last) })
-	losses := append(behind(destinations), dropped...)
+	losses := behind(destinations)
+	times := byKind(told)
+	for i := range losses {
+		known := times[kindOf(losses[i])]
+		losses[i].First, losses[i].Last = known.First, known.Last
+	}
+	losses = append(losses, dropped...)
 	for _, loss := range losses[:min(len(losses), shownLosses)] {
 		h.Losses = append(h.Losses, LossHealth(loss))
 	}

@@ -252,12 +252,14 @@ func TestLossesInHealth(t *testing.T) {
 	for n := range 2 * shownLosses {
 		l.Lost("syslog", ledger.Loss{Reason: "spool-full", Class: fmt.Sprint(n), Records: 1, Last: time.Unix(int64(n), 0)})
 	}
-	h := ledgerHealth(l, []spool.DestinationStats{{Name: "workspace/a", Refused: 3, Lost: 2}, {Name: "workspace/b", Lost: -1}})
+	told := ledger.New()
+	told.Lost("workspace/a", ledger.Loss{Reason: lostRefused, Records: 3, First: time.Unix(5, 0), Last: time.Unix(6, 0)})
+	h := ledgerHealth(l, told, []spool.DestinationStats{{Name: "workspace/a", Refused: 3, Lost: 2}, {Name: "workspace/b", Lost: -1}})
 	if len(h.Losses) != shownLosses || h.Dropped != 2*shownLosses || h.Read != h.Dropped {
 		t.Errorf("%d losses shown, %d dropped of %d", len(h.Losses), h.Dropped, h.Read)
 	}
 	for i, want := range []LossHealth{
-		{Source: "workspace/a", Reason: lostRefused, Records: 3},
+		{Source: "workspace/a", Reason: lostRefused, Records: 3, First: time.Unix(5, 0), Last: time.Unix(6, 0)},
 		{Source: "workspace/a", Reason: lostDamaged, Records: 2},
 		{Source: "syslog", Reason: "spool-full", Class: "199", Records: 1, Last: time.Unix(199, 0)},
 	} {

@@ -64,7 +64,7 @@ func wantConserved(t *testing.T, s *spool.Spool) {
 
 func conserved(s *spool.Spool) error {
 	l, stats := account(s)
-	h := Health{Ledger: ledgerHealth(l, stats.Destinations)}
+	h := Health{Ledger: ledgerHealth(l, ledger.New(), stats.Destinations)}
 	for _, d := range stats.Destinations {
 		w := WorkspaceHealth{ID: d.Name}
 		w.count(&d)

@@ -142,6 +142,10 @@ func (m *monitor) health() *Health {
 	for _, r := range m.running {
 		h.Sources = append(h.Sources, r.health(l))
 	}
-	h.Ledger = ledgerHealth(l, stats.Destinations)
+	told, err := toldLosses(m.queue.Checkpoint(operationsName))
+	if err != nil {
+		m.o.Log.Debug("times of losses are not known", "error", err)
+	}
+	h.Ledger = ledgerHealth(l, told, stats.Destinations)
 	return h
 }

@@ -30,18 +30,17 @@ func newOperations(in *intake, computer string) *operations {
 	return &operations{in, computer, &record.Table{Name: operationTable, DataType: "OPERATION_BLOB", IPName: "LogManagement"}}
 }
 
+// operationsName is the source's name and the key of its checkpoint.
+const operationsName = "operation"
+
 // Name implements source.Source.
-func (o *operations) Name() string { return "operation" }
+func (o *operations) Name() string { return operationsName }
 
 // Run implements source.Source. It sleeps until something is lost.
 func (o *operations) Run(ctx context.Context, out source.Emitter) error {
-	told := ledger.New()
-	if saved := out.Checkpoint(o.Name()); saved != nil {
-		l, err := ledger.Decode(saved)
-		if err != nil {
-			return fmt.Errorf("read what was told of losses: %w", err)
-		}
-		told = l
+	told, err := toldLosses(out.Checkpoint(operationsName))
+	if err != nil {
+		return err
 	}
 	for {
 		now := o.losses(told, time.Now())
@@ -65,24 +64,25 @@ func (o *operations) Run(ctx context.Context, out source.Emitter) error {
 	}
 }
 
-// lossOf names one kind of loss.
-type lossOf struct{ source, reason, class string }
-
-func bySource(l *ledger.Ledger) map[lossOf]ledger.Loss {
-	all := map[lossOf]ledger.Loss{}
-	for _, loss := range l.Losses() {
-		all[lossOf{loss.Source, loss.Reason, loss.Class}] = loss
+// toldLosses reads the source's checkpoint.
+func toldLosses(saved []byte) (*ledger.Ledger, error) {
+	if saved == nil {
+		return ledger.New(), nil
 	}
-	return all
+	told, err := ledger.Decode(saved)
+	if err != nil {
+		return ledger.New(), fmt.Errorf("read what was told of losses: %w", err)
+	}
+	return told, nil
 }
 
 // losses returns the ledger as it is now, with what was lost at the workspaces.
 // When that was is known from when it was first and last seen to grow.
 func (o *operations) losses(told *ledger.Ledger, at time.Time) *ledger.Ledger {
 	now := o.intake.copy()
-	before := bySource(told)
+	before := byKind(told)
 	for _, loss := range behind(o.intake.spool.Stats().Destinations) {
-		old := before[lossOf{loss.Source, loss.Reason, loss.Class}]
+		old := before[kindOf(loss)]
 		loss.First, loss.Last = old.First, old.Last
 		if loss.Records != old.Records {
 			loss.Last = at
@@ -97,10 +97,10 @@ func (o *operations) losses(told *ledger.Ledger, at time.Time) *ledger.Ledger {
 
 // tell emits a row for each loss that has grown since it was last told.
 func (o *operations) tell(ctx context.Context, out source.Emitter, told, now *ledger.Ledger) error {
-	before := bySource(told)
+	before := byKind(told)
 	var details []string
 	for _, l := range now.Losses() {
-		old := before[lossOf{l.Source, l.Reason, l.Class}]
+		old := before[kindOf(l)]
 		if l.Records == old.Records && l.Bytes == old.Bytes {
 			continue
 		}
@@ -122,7 +122,7 @@ func (o *operations) tell(ctx context.Context, out source.Emitter, told, now *le
 				{Key: "Detail", Value: []byte(text)},
 			})
 		}
-	}, source.Checkpoint{Key: o.Name(), Value: now.Encode()})
+	}, source.Checkpoint{Key: operationsName, Value: now.Encode()})
 }
 
 // detail says what was lost since old, and when.

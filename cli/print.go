@@ -18,41 +18,158 @@ func versionText() string {
 	return fmt.Sprintf("%s %s %s/%s %s", product.Name, product.Version, runtime.GOOS, runtime.GOARCH, runtime.Version())
 }
 
-// printHealth writes the agent's health for a person. Texts that came from
-// outside are quoted when they hold anything but plain characters.
-func printHealth(w io.Writer, h *agent.Health, now time.Time) {
-	state := "running"
-	if h.Clean {
-		state = "stopped"
+// A summary is the agent's health with what follows from it.
+type summary struct {
+	Verdict string `json:"verdict"` // "ok", "stopped" or "trouble"
+	// Troubles are sentences that say what is wrong and what to do.
+	Troubles []string `json:"troubles"`
+	// Conserved says that every record is accounted for.
+	Conserved bool `json:"conserved"`
+	*agent.Health
+}
+
+// silentAfter is longer than an agent that runs leaves its health unwritten.
+const silentAfter = 11 * time.Minute
+
+// newSummary judges the agent's health at a time.
+func newSummary(h *agent.Health, now time.Time) *summary {
+	r := &summary{Verdict: "ok", Health: h, Conserved: true, Troubles: []string{}}
+	add := func(thing, text string) { r.Troubles = append(r.Troubles, thing+": "+text) }
+	if silent := now.Sub(h.Updated); silent > silentAfter && !h.Clean {
+		add("agent", fmt.Sprintf("it has told nothing for %v and may not run: look at its log, and start it again by restarting the VM's guest agent", silent.Round(time.Minute)))
 	}
-	fmt.Fprintf(w, "%s %s, %s since %s; written %s ago\n\n", product.Name, plain(h.Version), state, h.Started.Format(time.DateTime), now.Sub(h.Updated).Round(time.Second))
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "WORKSPACE\tSTATE\tDELIVERED\tWAITING\tREFUSED")
-	for _, ws := range h.Workspaces {
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\n", plain(ws.ID), plain(ws.State), ws.Delivered, ws.Waiting, ws.Refused)
+	if err := h.Conserved(); err != nil {
+		r.Conserved = false
+		add("ledger", fmt.Sprintf("%v; please report this with the agent's log", err))
 	}
-	fmt.Fprintln(t, "\nSOURCE\tSTATE\tREAD\tDROPPED\t")
-	for _, src := range h.Sources {
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t\n", plain(src.Name), plain(src.State), src.Read, src.Dropped)
-	}
-	_ = t.Flush() // a person's terminal
-	fmt.Fprintf(w, "\nSpool: %s, %d of %d MB used\n", plain(h.Spool.State), h.Spool.Bytes>>20, h.Spool.Budget>>20)
-	for _, ws := range h.Workspaces {
-		if ws.Message != "" {
-			fmt.Fprintf(w, "! workspace %s: %s\n", plain(ws.ID), plain(ws.Message))
+	for i := range h.Workspaces {
+		w := &h.Workspaces[i]
+		for _, text := range []string{w.Message, w.Late(now)} {
+			if text != "" {
+				add("workspace "+w.ID, text)
+			}
 		}
 	}
 	if h.Spool.Message != "" {
-		fmt.Fprintf(w, "! spool: %s\n", plain(h.Spool.Message))
+		add("spool", h.Spool.Message)
 	}
 	for _, src := range h.Sources {
 		if src.Message != "" {
-			fmt.Fprintf(w, "! source %s: %s\n", plain(src.Name), plain(src.Message))
+			add("source "+src.Name, src.Message)
 		}
 		for _, thing := range slices.Sorted(maps.Keys(src.Troubles)) {
-			fmt.Fprintf(w, "! source %s, %s: %s\n", plain(src.Name), plain(thing), plain(src.Troubles[thing]))
+			add("source "+src.Name+", "+thing, src.Troubles[thing])
 		}
 	}
+	for _, loss := range h.Ledger.Losses {
+		if now.Sub(loss.Last) < recent {
+			add(loss.Source, fmt.Sprintf("records were lost in the last day (%s): %s", loss.Reason, advice(loss.Reason)))
+		}
+	}
+	switch {
+	case len(r.Troubles) > 0:
+		r.Verdict = "trouble"
+	case h.Clean:
+		r.Verdict = "stopped"
+	}
+	return r
+}
+
+// recent is how long a loss is a trouble; it stays in the ledger.
+const recent = 24 * time.Hour
+
+// advice says what to do about losses of one reason.
+func advice(reason string) string {
+	switch reason {
+	case "spool-full":
+		return "raise diskQuotaInMB, or bring the workspace within reach"
+	case "socket-buffer-full":
+		return "let the sender use TCP or the local syslog daemon, which can wait"
+	case "truncated":
+		return "let the sender write shorter messages"
+	case "truncated-file":
+		return "let the application rotate by renaming, or keep its rotated files within the pattern"
+	case "deleted-file", "rotated-out-of-reach":
+		return "keep rotated files for longer, and within the pattern"
+	case "line-too-long":
+		return "let the application write shorter lines"
+	case "nul-bytes":
+		return "let the application open its log for appending"
+	case "refused":
+		return "the rows are set aside in the spool's folder with the workspace's answer"
+	case "damaged":
+		return "check the disk and the system log"
+	}
+	return "docs/delivery.md explains the reasons"
+}
+
+// print writes the summary for a person. Texts that came from outside are
+// quoted when they hold anything but plain characters.
+func (r *summary) print(w io.Writer, now time.Time) {
+	state := "running"
+	if r.Clean {
+		state = "stopped"
+	}
+	fmt.Fprintf(w, "%s %s, %s since %s; written %s ago\n", product.Name, plain(r.Version), state, r.Started.Format(time.DateTime), now.Sub(r.Updated).Round(time.Second))
+	fmt.Fprintf(w, "Verdict: %s\n\n", r.Verdict)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "WORKSPACE\tSTATE\tDELIVERED\tWAITING\tREFUSED\tOLDEST UNSENT")
+	for _, ws := range r.Workspaces {
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%s\n", plain(ws.ID), plain(ws.State), ws.Delivered, ws.Waiting, ws.Refused, day(ws.OldestWait))
+	}
+	fmt.Fprintln(t, "\nSOURCE\tSTATE\tREAD\tDROPPED\t\t")
+	for _, src := range r.Sources {
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t\t\n", plain(src.Name), plain(src.State), src.Read+src.Dropped, src.Dropped)
+	}
+	_ = t.Flush() // a person's terminal
+	fmt.Fprintf(w, "\nSpool: %s, %d of %d MB used\n\nLedger\n", plain(r.Spool.State), r.Spool.Bytes>>20, r.Spool.Budget>>20)
+	for i := range r.Workspaces {
+		fmt.Fprintf(w, "  workspace %s: %s\n", plain(r.Workspaces[i].ID), r.equation(&r.Workspaces[i]))
+	}
+	r.printLosses(w)
+	for _, text := range r.Troubles {
+		fmt.Fprintf(w, "! %s\n", plain(text))
+	}
+}
+
+// equation says what became of every record at a workspace.
+func (r *summary) equation(w *agent.WorkspaceHealth) string {
+	text := fmt.Sprintf("%d read = %d delivered + %d waiting + %d refused + %d dropped", r.Ledger.Read, w.Delivered, w.Waiting, w.Refused, r.Ledger.Dropped)
+	if w.Damaged != 0 {
+		text += fmt.Sprintf(" + %d damaged on the disk", w.Damaged)
+	}
+	if w.Before != 0 {
+		text += fmt.Sprintf(" + %d from before it was named", w.Before)
+	}
+	if !r.Conserved {
+		return text + " - this does not add up"
+	}
+	return text
+}
+
+func (r *summary) printLosses(w io.Writer) {
+	if len(r.Ledger.Losses) == 0 {
+		return
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "\nLOST AT\tREASON\tOF\tRECORDS\tBYTES\tFIRST\tLAST")
+	for _, l := range r.Ledger.Losses {
+		records := strconv.FormatInt(l.Records, 10)
+		if l.Records == 0 {
+			records = "?"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", plain(l.Source), plain(l.Reason), plain(l.Class), records, l.Bytes, day(l.First), day(l.Last))
+	}
+	_ = t.Flush() // a person's terminal
+	fmt.Fprintln(w)
+}
+
+// day prints a time, and a dash for none.
+func day(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Local().Format(time.DateTime)
 }
 
 // plain returns text as it is when a terminal shows it as it is, quoted

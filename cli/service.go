@@ -190,17 +190,19 @@ func status(_ context.Context, args []string, s Streams) error {
 	if err != nil {
 		return err
 	}
-	if len(args) == 1 && args[0] == "--json" {
-		data, err := json.MarshalIndent(health, "", "  ")
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintln(s.Out, string(data))
-		return err
-	}
-	if len(args) > 0 {
+	if len(args) > 1 || len(args) == 1 && args[0] != "--json" {
 		return fmt.Errorf("%w: status takes --json only", errUsage)
 	}
-	printHealth(s.Out, health, time.Now())
-	return nil
+	now := time.Now()
+	r := newSummary(health, now)
+	if len(args) == 0 {
+		r.print(s.Out, now)
+		return nil
+	}
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(s.Out, string(data))
+	return err
 }

@@ -206,11 +206,13 @@ func TestVerdict(t *testing.T) {
 }
 
 func TestPartsNameWhatIsWrong(t *testing.T) {
+	updated := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	got := parts(&agent.Health{
 		Workspaces: []agent.WorkspaceHealth{
 			{ID: "a", State: agent.StateConnected, Delivered: 5, Waiting: 1},
-			{ID: "b", State: agent.StateUnreachable, Message: "no route", Refused: 2},
+			{ID: "b", State: agent.StateUnreachable, Message: "no route", Refused: 2, Waiting: 4, OldestWait: updated.Add(-40 * time.Hour)},
 		},
+		Updated: updated, Ledger: agent.LedgerHealth{Read: 9, Emitted: 6, Dropped: 3},
 		Sources: []agent.SourceHealth{
 			{Name: "syslog", State: agent.SourceRunning, Read: 6},
 			{Name: "customlog:A_CL", State: agent.SourceRunning, Troubles: map[string]string{"/a": "is a folder", "/b": "is secret", "/c": "x", "/d": "y"}},
@@ -219,13 +221,23 @@ func TestPartsNameWhatIsWrong(t *testing.T) {
 	})
 	want := []extension.Substatus{
 		{Name: "workspace a", Status: extension.StatusSuccess, Message: "5 records delivered, 1 waiting."},
-		{Name: "workspace b", Status: extension.StatusError, Code: extension.ExitUnreachable, Message: "no route. 0 records delivered, 0 waiting. 2 records were refused and set aside."},
+		{Name: "workspace b", Status: extension.StatusError, Code: extension.ExitUnreachable, Message: "no route. 0 records delivered, 4 waiting. 2 records were refused and set aside. " +
+			"records have waited since 2025-12-31T11:04:05Z: after two days, at 2026-01-02T11:04:05Z, the service files them under the time of their arrival, and their own time is in another column only; bring the workspace within reach before that."},
 		{Name: "source syslog", Status: extension.StatusSuccess, Message: "6 records read, 0 dropped."},
 		{Name: "source customlog:A_CL", Status: extension.StatusWarning, Message: "/a: is a folder. /b: is secret. /c: x. And 1 more. 0 records read, 0 dropped."},
 		{Name: "spool", Status: extension.StatusWarning, Message: "no room. 3 of 10 MB used."},
+		{Name: "ledger", Status: extension.StatusSuccess, Message: "9 records read, 3 of them dropped. Every record is accounted for."},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestPartsTellARecordThatIsMissing(t *testing.T) {
+	all := parts(&agent.Health{Workspaces: []agent.WorkspaceHealth{{ID: "a", Delivered: 5}}, Ledger: agent.LedgerHealth{Read: 6, Emitted: 6}})
+	got := all[len(all)-1]
+	if got.Name != "ledger" || got.Status != extension.StatusWarning || !strings.Contains(got.Message, "6 were emitted, but at workspace a there are 5") {
+		t.Errorf("substatus is %+v", got)
 	}
 }
 

@@ -155,7 +155,7 @@ func summary(health *agent.Health, notes []string) string {
 }
 
 // parts are the substatuses: one for each workspace, one for each source, one
-// for the spool.
+// for the spool and one for the ledger.
 func parts(health *agent.Health) []extension.Substatus {
 	if health == nil {
 		return nil
@@ -166,6 +166,10 @@ func parts(health *agent.Health) []extension.Substatus {
 		if w.Refused > 0 {
 			part.Status = extension.StatusWarning
 			part.Message += fmt.Sprintf(" %d records were refused and set aside.", w.Refused)
+		}
+		if late := w.Late(health.Updated); late != "" {
+			part.Status = extension.StatusWarning
+			part.Message += " " + late + "."
 		}
 		switch w.State {
 		case agent.StateConnected:
@@ -193,7 +197,19 @@ func parts(health *agent.Health) []extension.Substatus {
 	if health.Spool.State != "ok" {
 		part.Status, part.Message = extension.StatusWarning, sentence(health.Spool.Message)+" "+part.Message
 	}
-	return append(list, part)
+	return append(list, part, account(health))
+}
+
+// account is the substatus of the ledger.
+func account(health *agent.Health) extension.Substatus {
+	part := extension.Substatus{
+		Name: "ledger", Status: extension.StatusSuccess,
+		Message: fmt.Sprintf("%d records read, %d of them dropped. Every record is accounted for.", health.Ledger.Read, health.Ledger.Dropped),
+	}
+	if err := health.Conserved(); err != nil {
+		part.Status, part.Message = extension.StatusWarning, sentence(err.Error())+" Please report this with a copy of the agent's log."
+	}
+	return part
 }
 
 // sentence ends text with a full stop.
