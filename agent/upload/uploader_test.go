@@ -28,6 +28,7 @@ type world struct {
 	log   *logfile.Logger
 	lines strings.Builder
 	rows  int // appended
+	lost  int // damaged by the test
 }
 
 func newWorld(t *testing.T, destinations ...string) *world {
@@ -44,6 +45,7 @@ func newWorld(t *testing.T, destinations ...string) *world {
 	}
 	w.log = logger
 	t.Cleanup(func() {
+		w.conserved()
 		if err := w.queue.Close(); err != nil {
 			t.Error(err)
 		}
@@ -52,6 +54,21 @@ func newWorld(t *testing.T, destinations ...string) *world {
 		}
 	})
 	return w
+}
+
+// conserved wants every row accounted for at every destination. Each test ends
+// with it.
+func (w *world) conserved() {
+	w.t.Helper()
+	st := w.queue.Stats()
+	if st.Rows != int64(w.rows) {
+		w.t.Errorf("the spool has %d rows, %d were appended", st.Rows, w.rows)
+	}
+	for _, d := range st.Destinations {
+		if lost := st.Rows - d.Delivered - d.Refused - d.Waiting; lost != d.Lost || lost != 0 && lost != int64(w.lost) {
+			w.t.Errorf("%d rows and not the %d damaged ones are unaccounted for: %+v", lost, w.lost, d)
+		}
+	}
 }
 
 func table() *record.Table {
@@ -829,6 +846,7 @@ func (w *world) damage(n int) {
 	for _, name := range names {
 		file := w.disk.ReadFile(name)
 		if at := bytes.Index(file, data); at >= 0 {
+			w.lost = 10
 			file[at+len(data)/2] ^= 0xff
 			w.disk.WriteFile(name, file)
 			return
@@ -866,6 +884,7 @@ func TestStrangeBatch(t *testing.T) {
 			if _, err := w.queue.Append([]spool.Piece{{Label: []byte(tt.label), Data: []byte(tt.body), Rows: 7, Raw: 100}}, nil); err != nil {
 				t.Fatal(err)
 			}
+			w.rows = 7
 			u := New(Options{Destination: refusing{}, Queue: w.queue, Log: w.log})
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan struct{})

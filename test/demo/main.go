@@ -24,6 +24,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/openloganalytics/agent/agent"
 	"github.com/openloganalytics/agent/internal/paths"
 	"github.com/openloganalytics/agent/internal/product"
 	"github.com/openloganalytics/agent/test/emulator"
@@ -124,8 +125,9 @@ func (d *demo) life(ctx context.Context, api string, length time.Duration) (err 
 	writeErr := d.write(ctx, length)
 	arriveErr := d.arrive()
 	d.show()
+	accountErr := d.account()
 	removeErr := d.remove()
-	return errors.Join(writeErr, arriveErr, removeErr)
+	return errors.Join(writeErr, arriveErr, accountErr, removeErr)
 }
 
 // serve starts the emulator; the channel tells how it ended.
@@ -345,6 +347,24 @@ func (d *demo) show() {
 		}
 		say("  %-11s %s", t.Table, text)
 	}
+}
+
+// account stops the agent and shows what became of every record.
+func (d *demo) account() error {
+	if _, err := d.guest.Disable(); err != nil {
+		return err
+	}
+	h, err := agent.ReadHealth(paths.New(d.root).HealthFile())
+	if err != nil {
+		return err
+	}
+	w := h.Workspaces[0]
+	say("\nThe agent's own account: %d records read = %d delivered + %d waiting + %d refused + %d dropped.",
+		h.Ledger.Read, w.Delivered, w.Waiting, w.Refused, h.Ledger.Dropped)
+	if w.Damaged != 0 {
+		return fmt.Errorf("%d records were damaged on the disk", w.Damaged)
+	}
+	return h.Conserved()
 }
 
 // remove disables and uninstalls, and looks for what is left.

@@ -56,7 +56,7 @@ func TestLifeFromInstallToUninstall(t *testing.T) {
 		t.Errorf("version %s runs after the downgrade", v)
 	}
 
-	m.balance()
+	m.conserved()
 	if _, err := m.guest.Uninstall(); err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +245,6 @@ func TestOutageLosesNothing(t *testing.T) {
 	})
 	m.service.ClearFaults(fault.ID)
 	m.wantLines(500)
-	m.balance()
 }
 
 // Every wrong setting is told with its field and fix, in the status and by the

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/openloganalytics/agent/agent"
+	"github.com/openloganalytics/agent/internal/paths"
 	"github.com/openloganalytics/agent/internal/product"
 	"github.com/openloganalytics/agent/test/emulator"
 )
@@ -39,7 +41,7 @@ func check(ctx context.Context) error {
 	if os.Getenv("WAH_STEP") == brokenUpdate {
 		return nil // what is written meanwhile arrives after the next step
 	}
-	if err := unprivileged(); err != nil {
+	if err := errors.Join(unprivileged(), conserved()); err != nil {
 		return err
 	}
 	want, err := readWritten(inside)
@@ -103,6 +105,15 @@ func (n *numbers) takeAway(logged map[int]bool) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(inside, taken), data, 0o644)
+}
+
+// conserved fails unless the agent can account for every record.
+func conserved() error {
+	h, err := agent.ReadHealth(paths.New("").HealthFile())
+	if err != nil {
+		return err
+	}
+	return h.Conserved()
 }
 
 // end stops the writer and the syslog daemon that it started.
