@@ -180,6 +180,7 @@ func TestRefusedRowsAreTold(t *testing.T) {
 			var running sync.WaitGroup
 			ctx, cancel := context.WithCancel(t.Context())
 			running.Go(func() { r.run(ctx) })
+			synctest.Wait() // it has looked at what earlier lives lost
 			if err := emitRows(ctx, in, testTable, 1, 10); err != nil {
 				t.Fatal(err)
 			}

@@ -27,7 +27,7 @@ type operations struct {
 }
 
 func newOperations(in *intake, computer string) *operations {
-	return &operations{in, computer, &record.Table{Name: operationTable, DataType: "OPERATION_BLOB", IPName: "LogManagement"}}
+	return &operations{in, computer, &record.Table{Name: operationTable, DataType: "OPERATION_BLOB", IPName: "LogManagement", EventTime: "Detail"}}
 }
 
 // operationsName is the source's name and the key of its checkpoint.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -274,6 +275,34 @@ func TestLabel(t *testing.T) {
 	for _, bad := range []string{"", "{}", "[]", `{"name":7}`} {
 		if got, err := ParseLabel([]byte(bad)); err == nil {
 			t.Errorf("ParseLabel(%q) = %+v, want an error", bad, got)
+		}
+	}
+}
+
+func TestTablesThatKeepTheTimeOfARow(t *testing.T) {
+	syslog := &Table{Name: "Syslog", DataType: "LINUX_SYSLOGS_BLOB", IPName: "LOGMANAGEMENT", EventTime: "EventTime"}
+	for table, want := range map[*Table]bool{heartbeat: false, custom: true, syslog: true, heartbeat.Late(): true} {
+		if table.KeepsTime() != want {
+			t.Errorf("%s keeps the time of a row: %v, want %v", table.Name, !want, want)
+		}
+	}
+	if diff := cmp.Diff(&Table{Name: "HeartbeatLate_CL", LogType: "HeartbeatLate"}, heartbeat.Late()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestTimeOf(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 678e6, time.UTC)
+	for row, known := range map[string]bool{
+		`{"Timestamp":"2026-01-02T03:04:05.678Z","Host":"h"}`:                    true,
+		`{"Message":"{\"Timestamp\":7}","Timestamp":"2026-01-02T03:04:05.678Z"}`: true,
+		`{"Host":"h"}`:          false,
+		`{"Timestamp":"today"}`: false,
+		`{`:                     false,
+	} {
+		got, ok := TimeOf([]byte(row))
+		if ok != known || known && !got.Equal(at) {
+			t.Errorf("TimeOf(%s) = %v, %v", row, got, ok)
 		}
 	}
 }

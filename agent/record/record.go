@@ -9,6 +9,7 @@ package record
 import (
 	"encoding/json"
 	"fmt"
+	"time"
 )
 
 // A Table is where records land, and how a request for it is dressed. Tables
@@ -25,6 +26,9 @@ type Table struct {
 	LogType string `json:"logType,omitempty"`
 	// TimeField names the column that fills TimeGenerated, for custom tables.
 	TimeField string `json:"timeField,omitempty"`
+	// EventTime names a column of a standard table, besides the one that fills
+	// TimeGenerated, that says when a row was: see KeepsTime.
+	EventTime string `json:"eventTime,omitempty"`
 }
 
 // Label returns the table as JSON: what the spool keeps with each batch, so
@@ -48,6 +52,27 @@ func ParseLabel(label []byte) (*Table, error) {
 		return nil, fmt.Errorf("parse table label of %d bytes: no table name", len(label))
 	}
 	return t, nil
+}
+
+// KeepsTime reports whether rows keep their own time when the service replaces
+// TimeGenerated: a custom table has a column of its own for every field, a
+// standard one only those that it knows.
+func (t *Table) KeepsTime() bool { return t.LogType != "" || t.EventTime != "" }
+
+// Late returns the table for rows of a standard table whose time the service
+// would replace and t has no other column for: PerfLate_CL for Perf. Its rows
+// are the same, and all of their fields become columns.
+func (t *Table) Late() *Table {
+	return &Table{Name: t.Name + "Late_CL", LogType: t.Name + "Late"}
+}
+
+// TimeOf returns the time in the field Timestamp of a row, as every row has it.
+func TimeOf(row []byte) (at time.Time, ok bool) {
+	var r struct{ Timestamp time.Time }
+	if err := json.Unmarshal(row, &r); err != nil {
+		return time.Time{}, false
+	}
+	return r.Timestamp, !r.Timestamp.IsZero()
 }
 
 // head is what stands before the rows in a body for the table.

@@ -22,6 +22,8 @@ type delivery struct {
 	aside    int // rows set aside, logged once in the end
 	damaged  bool
 	why      string
+
+	before, asideBefore int // of both when the present table's rows began
 }
 
 // envelopeRoom is what a body may hold beyond its rows.
@@ -30,12 +32,8 @@ const envelopeRoom = 4 << 10
 // split delivers the rows of a body that the destination has refused as a
 // whole, all but those at fault, which are set aside.
 func (d *delivery) split(ctx context.Context, body []byte, batch *spool.Batch, whole Result) {
-	raw, err := record.Inflate(body, batch.Raw+envelopeRoom)
-	var rows [][]byte
-	if err == nil {
-		rows, err = record.SplitRows(d.table, raw)
-	}
-	if err != nil || len(rows) == 0 {
+	rows, err := rowsIn(d.table, body, batch)
+	if err != nil {
 		d.setAside(body, fmt.Sprintf("%s, and it cannot be taken apart", whole.Why), batch.Rows)
 		d.finish()
 		return
@@ -47,13 +45,28 @@ func (d *delivery) split(ctx context.Context, body []byte, batch *spool.Batch, w
 	}
 }
 
+// rowsIn takes a body apart.
+func rowsIn(table *record.Table, body []byte, batch *spool.Batch) ([][]byte, error) {
+	raw, err := record.Inflate(body, batch.Raw+envelopeRoom)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := record.SplitRows(table, raw)
+	if err == nil && len(rows) == 0 {
+		err = errors.New("there is no row in it")
+	}
+	return rows, err
+}
+
 // maxAlone is how many rows of a batch are refused alone before it is clear
 // that the fault is not theirs.
 const maxAlone = 16
 
 // hopeless reports whether the destination refuses whatever is in this batch:
 // the table is at fault, not a row.
-func (d *delivery) hopeless() bool { return d.outcome.Delivered == 0 && d.aside >= maxAlone }
+func (d *delivery) hopeless() bool {
+	return d.outcome.Delivered == d.before && d.aside-d.asideBefore >= maxAlone
+}
 
 // send delivers rows of which nothing is known yet. It reports whether the
 // destination took them all, and false for ok when ctx ended first.
@@ -106,7 +119,7 @@ func (d *delivery) attempts(ctx context.Context, rows [][]byte) (Result, bool) {
 	}
 	batch := Batch{ID: uint64(d.id), Table: d.table, Body: record.Body(d.table, rows), Rows: len(rows), Raw: raw}
 	for {
-		result, ok := d.uploader.attempt(ctx, batch)
+		result, ok := d.uploader.try(ctx, batch)
 		if !ok || (result.Answer != Retry && result.Answer != Hold) {
 			return result, ok
 		}
@@ -141,7 +154,7 @@ func (d *delivery) salvage(ctx context.Context, batch *spool.Batch) {
 		return
 	}
 	if len(rows) > 0 {
-		if _, ok := d.send(ctx, rows); !ok {
+		if !d.sendDated(ctx, rows) {
 			d.giveBack()
 			return
 		}

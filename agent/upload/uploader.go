@@ -21,6 +21,8 @@ type Options struct {
 	// damaged, with the table's name or "" when even that is damaged; nil calls
 	// nobody.
 	OnLoss func(table string)
+	// Now is the time by the destination's clock; nil is time.Now.
+	Now func() time.Time
 }
 
 // An Uploader brings the batches of the spool to one destination, oldest
@@ -35,11 +37,15 @@ type Uploader struct {
 	backlog  bool                // the last batch was there before it was asked for
 	inFlight int                 // attempts under way
 	told     map[string]struct{} // causes logged since the outage began
-	changed  chan struct{}       // closed, and replaced, when a lane should look again
+	tooLarge tooLarge
+	changed  chan struct{} // closed, and replaced, when a lane should look again
 }
 
 // New returns an uploader.
 func New(o Options) *Uploader {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	return &Uploader{
 		o: o, name: o.Destination.Name(),
 		pacer:   NewPacer(rand.Float64), // spreads machines in time, guards nothing
@@ -180,8 +186,11 @@ func (u *Uploader) deliver(ctx context.Context, batch *spool.Batch, buffer []byt
 	case damaged:
 		d.salvage(ctx, batch)
 		return body
+	case d.redated(batch):
+		d.deliverLate(ctx, body, batch)
+		return body
 	}
-	result, ok := u.attempt(ctx, Batch{ID: uint64(batch.ID), Table: d.table, Body: body, Rows: batch.Rows, Raw: batch.Raw})
+	result, ok := u.try(ctx, Batch{ID: uint64(batch.ID), Table: d.table, Body: body, Rows: batch.Rows, Raw: batch.Raw})
 	switch {
 	case !ok || result.Answer == Retry || result.Answer == Hold:
 		d.giveBack()

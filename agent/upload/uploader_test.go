@@ -110,7 +110,12 @@ func (w *world) appendBatches(n int) {
 // run starts an uploader and returns it with what ends it; the test's end does
 // that as well.
 func (w *world) run(d *destination) (u *Uploader, stop func()) {
-	u = New(Options{Destination: d, Queue: w.queue, Log: w.log})
+	return w.runWith(Options{Destination: d})
+}
+
+func (w *world) runWith(o Options) (u *Uploader, stop func()) {
+	o.Queue, o.Log = w.queue, w.log
+	u = New(o)
 	ctx, cancel := context.WithCancel(w.t.Context())
 	done := make(chan struct{})
 	go func() {
@@ -186,7 +191,7 @@ func newDestination(t *testing.T, name string, answer func(a attempt) Result) *d
 func (d *destination) Name() string { return d.name }
 
 func (d *destination) Send(_ context.Context, b Batch) Result {
-	a := attempt{at: time.Now(), rows: rowNumbers(d.t, b.Body), Batch: b}
+	a := attempt{at: time.Now(), rows: numbersIn(d.t, b.Table, b.Body), Batch: b}
 	if len(a.rows) != b.Rows {
 		d.t.Errorf("a batch of %d rows says it has %d", len(a.rows), b.Rows)
 	}
@@ -250,11 +255,17 @@ func accept(attempt) Result { return accepted }
 
 func rowNumbers(t *testing.T, body []byte) []int {
 	t.Helper()
-	raw, err := record.Inflate(body, 1<<20)
+	return numbersIn(t, table(), body)
+}
+
+// numbersIn returns the numbers of the rows in a body for the table.
+func numbersIn(t *testing.T, table *record.Table, body []byte) []int {
+	t.Helper()
+	raw, err := record.Inflate(body, 1<<24)
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows, err := record.SplitRows(table(), raw)
+	rows, err := record.SplitRows(table, raw)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,7 @@ func (c *Client) Send(ctx context.Context, batch upload.Batch) upload.Result {
 	answer, err := c.post(ctx, c.transport, c.uploadURL(batch.Table), c.uploadHeader(batch, id), batch.Body)
 	var result upload.Result
 	if err == nil {
-		result = answer.result(c.now())
+		result = answer.result(c.Now())
 	}
 	result.RequestID = id
 	if result.Answer != upload.Accepted {
@@ -99,7 +99,7 @@ func (c *Client) uploadHeader(batch upload.Batch, requestID string) http.Header 
 	set("x-ms-UUID", c.o.UUID)
 	if batch.Table.LogType != "" {
 		set("Log-Type", batch.Table.LogType)
-		set("x-ms-date", c.now().UTC().Format(http.TimeFormat))
+		set("x-ms-date", c.Now().UTC().Format(http.TimeFormat))
 		set("time-generated-field", batch.Table.TimeField)
 	}
 	return header

@@ -214,7 +214,7 @@ func generated(c *call, i int, members object, timeField string) (time.Time, str
 	if err != nil {
 		return time.Time{}, fmt.Sprintf("%q is not an ISO 8601 time", timeField)
 	}
-	if age := c.now.Sub(at); age > 48*time.Hour || age < -24*time.Hour {
+	if outOfRange(at, c.now) {
 		c.note("row %d: %q is out of range, TimeGenerated is the arrival", i, timeField)
 		return c.now, ""
 	}

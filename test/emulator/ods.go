@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // maxUnpacked is the most that a body may grow to when it is decompressed.
@@ -61,12 +62,31 @@ func (e *Emulator) postData(c *call) (answer, *refusal) {
 	if no != nil {
 		return answer{}, no
 	}
+	trustTimes(c, rows)
 	if table == "Heartbeat" {
 		for _, r := range rows {
 			r["SourceComputerId"] = agent.ID
 		}
 	}
 	return e.keepRows(c, table, body, rows)
+}
+
+// trustTimes replaces what is no time of generation that the service takes for
+// granted by the time of arrival.
+func trustTimes(c *call, rows []row) {
+	for i, r := range rows {
+		text, _ := r["TimeGenerated"].(string)
+		if at, err := time.Parse(time.RFC3339, text); err == nil && outOfRange(at, c.now) {
+			c.note("DataItems[%d]: Timestamp is out of range, TimeGenerated is the arrival", i)
+			r["TimeGenerated"] = showTime(c.now)
+		}
+	}
+}
+
+// outOfRange reports whether a time is more than two days old or one ahead.
+func outOfRange(at, now time.Time) bool {
+	age := now.Sub(at)
+	return age > 48*time.Hour || age < -24*time.Hour
 }
 
 // checkResourceID looks at the optional ARM id that fills _ResourceId.

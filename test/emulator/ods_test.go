@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -102,6 +103,36 @@ func TestTables(t *testing.T) {
 				t.Errorf("the journal says %+v", x)
 			}
 		})
+	}
+}
+
+// TestTimesOutOfRange: the service files rows that are too old, or from the
+// future, under the time of their arrival.
+func TestTimesOutOfRange(t *testing.T) {
+	arrival := testTime.Format("2006-01-02T15:04:05.000Z")
+	for _, tt := range []struct {
+		age  time.Duration
+		kept bool
+	}{
+		{0, true},
+		{48 * time.Hour, true},
+		{48*time.Hour + time.Second, false},
+		{-24 * time.Hour, true},
+		{-24*time.Hour - time.Second, false},
+	} {
+		w := open(t)
+		c := w.onboarded()
+		w.setTime(testTime.Truncate(time.Millisecond))
+		item := strings.Replace(syslogItem, "2024-01-02T03:04:05.123Z", testTime.Add(-tt.age).Format("2006-01-02T15:04:05.000Z"), 1)
+		do(c, upload{body: pack(syslogBody(item))}.request(t)).want(t, 200, "")
+		rows, err := w.Rows(testWorkspace, "Syslog")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := rows[0]
+		if kept := r["TimeGenerated"] != arrival || tt.age == 0; kept != tt.kept || r["EventTime"] != "2024-01-02T03:04:04.000Z" {
+			t.Errorf("%v old: TimeGenerated %v, EventTime %v, want the row's own time: %v", tt.age, r["TimeGenerated"], r["EventTime"], tt.kept)
+		}
 	}
 }
 

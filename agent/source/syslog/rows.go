@@ -13,7 +13,7 @@ import (
 // newTable returns the table of the rows, named and dressed as the OMS agent
 // for Linux does (LINUX_SYSLOGS_BLOB of filter_syslog.rb).
 func newTable() *record.Table {
-	return &record.Table{Name: "Syslog", DataType: "LINUX_SYSLOGS_BLOB", IPName: "LOGMANAGEMENT"}
+	return &record.Table{Name: "Syslog", DataType: "LINUX_SYSLOGS_BLOB", IPName: "LOGMANAGEMENT", EventTime: "EventTime"}
 }
 
 // unknownIP is the HostIP of a host whose address is not known.

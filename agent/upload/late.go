@@ -1,0 +1,75 @@
+package upload
+
+import (
+	"context"
+	"time"
+
+	"github.com/openloganalytics/agent/agent/record"
+	"github.com/openloganalytics/agent/agent/spool"
+)
+
+// The service takes a row's time for granted when it is at most two days old
+// and at most a day ahead; otherwise it files the row under the time of its
+// arrival. These are a little less, for the time that a request takes.
+const (
+	maxAge   = 48*time.Hour - 10*time.Minute
+	maxAhead = 24*time.Hour - 10*time.Minute
+)
+
+// late reports whether the service would not take this time for granted.
+func late(at, now time.Time) bool {
+	age := now.Sub(at)
+	return age > maxAge || age < -maxAhead
+}
+
+// redated reports whether rows of the batch would lose their own time: it is
+// old, and its table has no other column for that.
+func (d *delivery) redated(batch *spool.Batch) bool {
+	return !d.table.KeepsTime() && late(batch.Since, d.uploader.o.Now())
+}
+
+// deliverLate delivers a batch of which rows may have lost their time.
+func (d *delivery) deliverLate(ctx context.Context, body []byte, batch *spool.Batch) {
+	rows, err := rowsIn(d.table, body, batch)
+	if err != nil {
+		d.setAside(body, err.Error(), batch.Rows)
+		d.finish()
+		return
+	}
+	if d.sendDated(ctx, rows) {
+		d.finish()
+	} else {
+		d.giveBack()
+	}
+}
+
+// sendDated delivers rows: those whose time the service would replace to a
+// table beside their own, which keeps it, and the others as they are. It
+// reports false when ctx ended first.
+func (d *delivery) sendDated(ctx context.Context, rows [][]byte) (ok bool) {
+	fresh, old := rows, [][]byte(nil)
+	if now := d.uploader.o.Now(); !d.table.KeepsTime() {
+		fresh = nil
+		for _, row := range rows {
+			if at, known := record.TimeOf(row); known && late(at, now) {
+				old = append(old, row)
+			} else {
+				fresh = append(fresh, row)
+			}
+		}
+	}
+	own := d.table
+	for _, part := range []struct {
+		table *record.Table
+		rows  [][]byte
+	}{{own, fresh}, {own.Late(), old}} {
+		if len(part.rows) == 0 {
+			continue
+		}
+		d.table, d.before, d.asideBefore = part.table, d.outcome.Delivered, d.aside
+		if _, ok := d.send(ctx, part.rows); !ok {
+			return false
+		}
+	}
+	return true
+}
