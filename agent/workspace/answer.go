@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/openloganalytics/agent/agent/upload"
@@ -24,7 +25,11 @@ const (
 	stallTime  = 32 * time.Second
 )
 
-var errStalled = errors.New("the connection takes less than 1 KiB/s")
+var (
+	errStalled = errors.New("the connection takes less than 1 KiB/s")
+	// errSlow: time ran out while the body was still going out.
+	errSlow = fmt.Errorf("the link is too slow for a body of this size: %w", context.DeadlineExceeded)
+)
 
 // An answer is what came back, whole or as much of it as matters.
 type answer struct {
@@ -50,8 +55,9 @@ func (c *Client) post(ctx context.Context, transport *http.Transport, target str
 	}
 	request.Header = header
 	request.ContentLength = int64(len(body))
-	request.GetBody = func() (io.ReadCloser, error) { return newWatchedBody(body, stall), nil }
-	request.Body = newWatchedBody(body, stall)
+	left := new(atomic.Int64)
+	request.GetBody = func() (io.ReadCloser, error) { return newWatchedBody(body, stall, left), nil }
+	request.Body = newWatchedBody(body, stall, left)
 
 	sent := c.o.Clock()
 	response, err := transport.RoundTrip(request)
@@ -59,6 +65,8 @@ func (c *Client) post(ctx context.Context, transport *http.Transport, target str
 	if err != nil {
 		if cause := context.Cause(ctx); errors.Is(cause, errStalled) {
 			err = cause
+		} else if errors.Is(ctx.Err(), context.DeadlineExceeded) && 0 < left.Load() && left.Load() < int64(len(body)) {
+			err = errSlow
 		}
 		return answer{}, err
 	}
@@ -79,18 +87,22 @@ func (c *Client) post(ctx context.Context, transport *http.Transport, target str
 	return a, nil // a refusal needs no whole body
 }
 
-// A watchedBody is a request body that resets a timer as it advances.
+// A watchedBody is a request body that resets a timer as it advances, and says
+// how many bytes are left.
 type watchedBody struct {
 	rest  *bytes.Reader
 	stall *time.Timer
+	left  *atomic.Int64
 }
 
-func newWatchedBody(body []byte, stall *time.Timer) *watchedBody {
-	return &watchedBody{bytes.NewReader(body), stall}
+func newWatchedBody(body []byte, stall *time.Timer, left *atomic.Int64) *watchedBody {
+	left.Store(int64(len(body)))
+	return &watchedBody{bytes.NewReader(body), stall, left}
 }
 
 func (b *watchedBody) Read(p []byte) (int, error) {
 	n, err := b.rest.Read(p[:min(len(p), stallBytes)])
+	b.left.Store(int64(b.rest.Len()))
 	if err != nil {
 		b.stall.Stop() // from here the wait is for the answer
 	} else {

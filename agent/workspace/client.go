@@ -64,6 +64,8 @@ type Client struct {
 	tries    int       // of onboarding that failed, one after the other
 	nextBeat time.Time // when the next topology request is due
 
+	told map[Cause]struct{} // why onboarding failed, as logged since it last had success
+
 	expiryWarned, renewalWarned bool
 
 	mu           sync.Mutex
@@ -75,6 +77,7 @@ type Client struct {
 	lastAccepted time.Time
 	onboardState trouble
 	sendTrouble  trouble
+	plainUntil   time.Time // bodies go uncompressed until then
 }
 
 // A trouble is what keeps the workspace from being connected; the zero
@@ -106,7 +109,7 @@ func New(o Options) (*Client, error) {
 	if o.OnChange == nil {
 		o.OnChange = func() {}
 	}
-	c := &Client{o: o, key: keyFile{path: o.KeyFile}, ready: make(chan struct{})}
+	c := &Client{o: o, key: keyFile{path: o.KeyFile}, told: map[Cause]struct{}{}, ready: make(chan struct{})}
 	c.transport = newTransport(o, c.clientCertificate)
 	return c, nil
 }
@@ -199,9 +202,8 @@ func (c *Client) CertificateExpiry() (at time.Time, ok bool) {
 	return c.identity.leaf().NotAfter, true
 }
 
-// setTrouble sets one of the client's troubles, tells OnChange of a change,
-// and reports whether the cause is another than before.
-func (c *Client) setTrouble(which *trouble, now trouble) bool {
+// setTrouble sets one of the client's troubles and tells OnChange of a change.
+func (c *Client) setTrouble(which *trouble, now trouble) {
 	c.mu.Lock()
 	before := *which
 	*which = now
@@ -209,7 +211,6 @@ func (c *Client) setTrouble(which *trouble, now trouble) bool {
 	if before != now {
 		c.o.OnChange()
 	}
-	return before.cause != now.cause
 }
 
 // accepted enters that the data endpoint took a batch.

@@ -29,6 +29,19 @@ func (e *addressError) Error() string {
 	return "address " + e.address + " belongs to the platform, not to a service"
 }
 
+// maxUnsent is what the system may keep of a request that the network has not
+// taken yet, in bytes: what it keeps looks as if it were on its way, and time
+// for the answer would run out before a slow link has all of it.
+const maxUnsent = 64 << 10
+
+// control looks at a connection before it is made.
+func control(ctx context.Context, network, address string, conn syscall.RawConn) error {
+	if err := checkAddress(ctx, network, address, conn); err != nil {
+		return err
+	}
+	return limitUnsent(conn)
+}
+
 // checkAddress refuses the addresses at which the platform hands out secrets to
 // whoever asks: the link-local ones (instance metadata) and the wire server.
 // So no name, rebound or misspelt, makes the agent post there. It sees the
@@ -51,7 +64,7 @@ func checkAddress(_ context.Context, _, address string, _ syscall.RawConn) error
 func newTransport(o Options, certificate func(*tls.CertificateRequestInfo) (*tls.Certificate, error)) *http.Transport {
 	dial := o.Dial
 	if dial == nil {
-		dialer := &net.Dialer{Timeout: dialTimeout, Resolver: o.Resolver, ControlContext: checkAddress}
+		dialer := &net.Dialer{Timeout: dialTimeout, Resolver: o.Resolver, ControlContext: control}
 		dial = dialer.DialContext
 	}
 	http1 := new(http.Protocols)

@@ -51,6 +51,7 @@ func (c *Client) step(ctx context.Context) time.Duration {
 	}
 	if c.key.arrived() {
 		c.tries = 0
+		clear(c.told)
 	}
 	key, err := c.key.read()
 	switch {
@@ -96,9 +97,12 @@ func (c *Client) sleep(ctx context.Context, wait time.Duration) {
 
 // failed enters a failure of onboarding and returns how long to wait before
 // the next try: two seconds, then twice as long each time up to a quarter of an
-// hour, or what the server asked for when that is more.
+// hour, or what the server asked for when that is more. Each cause is logged
+// once until there is success.
 func (c *Client) failed(now trouble, asked time.Duration) time.Duration {
-	if c.setTrouble(&c.onboardState, now) {
+	c.setTrouble(&c.onboardState, now)
+	if _, told := c.told[now.cause]; !told {
+		c.told[now.cause] = struct{}{}
 		c.o.Log.Warn("cannot onboard", "workspace", c.o.ID, "cause", now.cause, "why", now.text)
 	}
 	c.tries++
@@ -347,6 +351,7 @@ func (c *Client) enter(id *identity, t topology) error {
 		return err
 	}
 	c.tries = 0
+	clear(c.told)
 	c.mu.Lock()
 	c.connected = true
 	c.onboardState, c.sendTrouble = trouble{}, trouble{}

@@ -3,6 +3,7 @@ package workspace
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"time"
@@ -39,16 +40,21 @@ func (c *Client) Send(ctx context.Context, batch upload.Batch) upload.Result {
 	if !c.awaitReady(ctx) {
 		return upload.Result{Code: string(Onboarding), Why: "this machine is not onboarded to the workspace yet: see the workspace's own state"}
 	}
-	id := uuid.NewString()
-	answer, err := c.post(ctx, c.transport, c.uploadURL(batch.Table), c.uploadHeader(batch, id), batch.Body)
+	answer, id, err := c.postBatch(ctx, batch)
 	var result upload.Result
-	if err == nil {
+	switch {
+	case err == nil:
 		result = answer.result(c.Now())
+	case errors.Is(err, errSlow) && batch.Rows > 1:
+		result.Answer = upload.TooLarge // for this link: a part of it will pass
 	}
 	result.RequestID = id
 	if result.Answer != upload.Accepted {
 		cause, why := Explain(err, c.facts(c.odsHost(), answer, false))
 		result.Code, result.Why = string(cause), why
+	}
+	if result.Answer == upload.TooLarge && err != nil {
+		result.Why = fmt.Sprintf("%d bytes do not reach %s within %v: the link is slow, and gets less at once", len(batch.Body), c.odsHost(), sendTimeout)
 	}
 	if c.settling(answer.status) {
 		result.Answer = upload.Retry
@@ -56,6 +62,49 @@ func (c *Client) Send(ctx context.Context, batch upload.Batch) upload.Result {
 	}
 	c.sent(ctx, result)
 	return result
+}
+
+// plainFor is how long bodies go uncompressed once the server, or a proxy that
+// looks into them, has refused the encoding.
+const plainFor = time.Hour
+
+// envelopeRoom is what a body may hold beyond its rows, in bytes.
+const envelopeRoom = 4 << 10
+
+// postBatch makes the exchange that delivers a batch, and a second one without
+// compression when the first is refused for it (415).
+func (c *Client) postBatch(ctx context.Context, batch upload.Batch) (a answer, requestID string, err error) {
+	if !c.plain() {
+		requestID = uuid.NewString()
+		a, err = c.post(ctx, c.transport, c.uploadURL(batch.Table), c.uploadHeader(batch, requestID), batch.Body)
+		if err != nil || a.status != http.StatusUnsupportedMediaType {
+			return a, requestID, err
+		}
+		c.setPlain()
+	}
+	body, err := record.Inflate(batch.Body, batch.Raw+envelopeRoom)
+	if err != nil {
+		return a, requestID, err
+	}
+	requestID = uuid.NewString()
+	header := c.uploadHeader(batch, requestID)
+	header.Del("Content-Encoding")
+	a, err = c.post(ctx, c.transport, c.uploadURL(batch.Table), header, body)
+	return a, requestID, err
+}
+
+// plain reports whether bodies go uncompressed.
+func (c *Client) plain() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Before(c.plainUntil)
+}
+
+func (c *Client) setPlain() {
+	c.mu.Lock()
+	c.plainUntil = time.Now().Add(plainFor)
+	c.mu.Unlock()
+	c.o.Log.Warn("compressed data is refused (415), it goes uncompressed for an hour; a proxy in between may look into it", "workspace", c.o.ID)
 }
 
 func (c *Client) awaitReady(ctx context.Context) bool {
