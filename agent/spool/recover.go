@@ -465,6 +465,23 @@ func (r *recovery) openDestinations() {
 	}
 	for name, rec := range r.records {
 		r.removed[name] = rec.progress
+		if !rec.removed {
+			r.nobodyNames(name, rec.progress)
+		}
+	}
+}
+
+// nobodyNames says what waits for a destination that is named no more: nothing
+// is held back for it, and nobody else gets it.
+func (r *recovery) nobodyNames(name string, known progress) {
+	d := newDestination(name)
+	d.progress = known
+	if i := slices.IndexFunc(r.cursors, func(sl slot) bool { return sl.name == name }); i >= 0 {
+		d.progress = r.cursors[i].progress
+	}
+	d.advance(r.Spool)
+	if waiting := r.waits(d).Waiting; waiting > 0 {
+		r.log.Warn("rows wait for a destination that is no longer named; they go to no other, and are given up unless it is named again soon", "destination", name, "rows", waiting)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/openloganalytics/agent/internal/logfile"
 	"github.com/openloganalytics/agent/internal/vfs"
 	"github.com/openloganalytics/agent/internal/vfs/memfs"
 )
@@ -518,6 +519,57 @@ func TestDestinationsComeAndGo(t *testing.T) {
 		if diff := cmp.Diff(step.want, session(step.destinations, step.appended, step.deliver...)); diff != "" {
 			t.Errorf("step %d (-want +got):\n%s", i, diff)
 		}
+	}
+}
+
+// TestU22RowsOfADestinationThatIsNamedNoMore: they go to nobody else, which is
+// said with their number, and it gets them if it comes back in time.
+func TestU22RowsOfADestinationThatIsNamedNoMore(t *testing.T) {
+	fsys := memfs.New()
+	var lines strings.Builder
+	session := func(destinations ...string) *Spool {
+		lines.Reset()
+		o := testOptions(destinations...)
+		log, closer, err := logfile.Open(logfile.Options{Mirror: &lines})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := closer.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		o.Log = log
+		return mustOpen(t, fsys, o)
+	}
+	s := session("old")
+	mustAppend(t, s, rows("for old", 3))
+	mustAppend(t, s, rows("for old", 4))
+	if b := takeNow(s, "old"); s.Done("old", b.ID, Outcome{Delivered: b.Rows}) != nil {
+		t.Fatal("not delivered")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = session("new")
+	if !strings.Contains(lines.String(), "destination=old") || !strings.Contains(lines.String(), "rows=4") {
+		t.Errorf("the log does not name the 4 rows of old:\n%s", lines.String())
+	}
+	if b := takeNow(s, "new"); b != nil {
+		t.Errorf("new gets %d rows of old", b.Rows)
+	}
+	if st := s.Stats().Destinations[0]; st.Before != 7 || st.Waiting != 0 || st.Lost != 0 {
+		t.Errorf("%+v", st)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = session("new", "old")
+	if b := takeNow(s, "old"); b == nil || b.Rows != 4 {
+		t.Error("old does not get its rows although it is back")
+	}
+	if strings.Contains(lines.String(), "no longer named") {
+		t.Errorf("log:\n%s", lines.String())
 	}
 }
 
