@@ -58,6 +58,13 @@ func (k *bookkeeper) step(t *testing.T) error {
 		n := int64(1 + k.rng.IntN(5))
 		class := fmt.Sprint(k.rng.IntN(3))
 		k.in.lost("test", source.Loss{Reason: "spool-full", Class: class, Records: n, First: time.Unix(1, 0), Last: time.Unix(2, 0)})
+		if k.rng.IntN(2) == 0 && !k.in.commit(t.Context()) { // just now
+			return fmt.Errorf("a good disk took nothing")
+		}
+		place := source.Checkpoint{Key: "test:lost", Value: fmt.Append(nil, now.dropped+n)}
+		if err := k.in.emit(t.Context(), "test", testTable, nil, []source.Checkpoint{place}); err != nil {
+			return err
+		}
 		k.moments = append(k.moments, moment{now.read, now.dropped + n})
 	case 4, 5:
 		if !k.in.commit(t.Context()) {
@@ -101,14 +108,17 @@ func (k *bookkeeper) check(fs *memfs.FS) error {
 		return err
 	}
 	l, _ := account(s)
-	read, dropped := l.Totals()
+	read, lost := l.Totals()
+	if place := string(s.Checkpoint("test:lost")); place != fmt.Sprint(lost) && (place != "" || lost > 0) {
+		return fmt.Errorf("dropped %d, but the place is behind %s", lost, place)
+	}
 	for _, m := range k.moments[k.durable:] {
-		if m.read == read && m.dropped == dropped {
+		if m.read == read && m.dropped == lost {
 			return s.Close()
 		}
 	}
 	return fmt.Errorf("read %d and dropped %d at no moment; on the disk were %+v, the last was %+v",
-		read, dropped, k.moments[k.durable], k.moments[len(k.moments)-1])
+		read, lost, k.moments[k.durable], k.moments[len(k.moments)-1])
 }
 
 // restart goes on with what a crash has left, and forgets what it took.
@@ -118,8 +128,8 @@ func (k *bookkeeper) restart() error {
 		return err
 	}
 	l, _ := account(k.s)
-	read, dropped := l.Totals()
-	k.moments, k.durable = []moment{{read, dropped}}, 0
+	read, lost := l.Totals()
+	k.moments, k.durable = []moment{{read, lost}}, 0
 	return nil
 }
 
@@ -156,6 +166,38 @@ func TestLedgerIsExactAfterAnyCrash(t *testing.T) {
 		looked += k.looked
 	}
 	t.Logf("looked at %d crash states", looked)
+}
+
+// Losses without a place are in the ledger soon, and do not pile up while the
+// disk takes nothing.
+func TestLossesWithoutAPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openTestSpool(t, memfs.New())
+		in, stop := startIntake(t, s)
+		in.lost("test", source.Loss{Reason: "spool-full", Records: 1})
+		time.Sleep(3 * commitEvery)
+		if l, _ := account(s); dropped(l) != 1 {
+			t.Errorf("%d dropped records are durable, want 1", dropped(l))
+		}
+		for range 10 * maxHeld {
+			in.lost("test", source.Loss{Reason: "spool-full", Records: 1})
+		}
+		in.mu.Lock()
+		held := len(in.losses)
+		in.mu.Unlock()
+		if held > maxHeld {
+			t.Errorf("%d losses are held", held)
+		}
+		stop()
+		if l, _ := account(s); dropped(l) != 1+10*maxHeld {
+			t.Errorf("%d dropped records after the end", dropped(l))
+		}
+	})
+}
+
+func dropped(l *ledger.Ledger) int64 {
+	_, n := l.Totals()
+	return n
 }
 
 // What a workspace refuses is told to the workspaces, each time it grows, and

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -46,6 +47,7 @@ type intake struct {
 	mu          sync.Mutex
 	tables      []*openBatch
 	checkpoints map[string][]byte // of the rows that are pending
+	losses      []heldLoss        // told, and not in the ledger yet
 	pending     int               // raw bytes not yet cut
 	dirty       bool              // rows, checkpoints or ledger entries are pending
 	emitted     uint64            // number of the group being gathered
@@ -64,6 +66,18 @@ type openBatch struct {
 	id    spool.ID // 0 when the next piece begins a batch
 	label []byte
 }
+
+// A heldLoss waits for the place that its source emits next, so that both
+// become durable together: a crash between them would make the source lose, and
+// count, the same once more. It waits for one group at most.
+type heldLoss struct {
+	source string
+	loss   ledger.Loss
+	waited bool
+}
+
+// maxHeld bounds the held losses: a disk that takes nothing may last.
+const maxHeld = 1000
 
 func newIntake(s *spool.Spool, log *logfile.Logger) *intake {
 	in := &intake{
@@ -116,6 +130,9 @@ func (in *intake) run(ctx context.Context) {
 		}
 	}
 	if taken {
+		in.mu.Lock()
+		in.enter(func(*heldLoss) bool { return true })
+		in.mu.Unlock()
 		in.commit(ctx)
 	}
 	in.mu.Lock()
@@ -161,6 +178,7 @@ func (in *intake) cut() (pieces []spool.Piece, owners []*openBatch, checkpoints 
 	if !in.dirty {
 		return nil, nil, nil, 0
 	}
+	in.enter(func(h *heldLoss) bool { return h.waited })
 	for _, open := range in.tables {
 		if open.Rows() == 0 {
 			continue
@@ -178,7 +196,11 @@ func (in *intake) cut() (pieces []spool.Piece, owners []*openBatch, checkpoints 
 	}
 	checkpoints = append(checkpoints, spool.Checkpoint{Key: ledgerKey, Value: in.ledger.Encode()})
 	clear(in.checkpoints)
-	in.pending, in.dirty = 0, false
+	in.pending, in.dirty = 0, len(in.losses) > 0
+	for i := range in.losses {
+		in.losses[i].waited = true
+		signal(in.first)
+	}
 	group = in.emitted
 	in.emitted++
 	return pieces, owners, checkpoints, group
@@ -252,13 +274,27 @@ func (in *intake) emit(ctx context.Context, name string, table *record.Table, fi
 	for _, cp := range at {
 		in.checkpoints[cp.Key] = cp.Value
 	}
+	in.enter(func(h *heldLoss) bool { return h.source == name })
 	in.touched()
 	return nil
+}
+
+// enter moves the held losses that are due into the ledger. The caller holds
+// the lock.
+func (in *intake) enter(due func(*heldLoss) bool) {
+	in.losses = slices.DeleteFunc(in.losses, func(h heldLoss) bool {
+		if !due(&h) {
+			return false
+		}
+		in.ledger.Lost(h.source, h.loss)
+		return true
+	})
 }
 
 // flush returns when everything emitted so far is durable.
 func (in *intake) flush(ctx context.Context) error {
 	in.mu.Lock()
+	in.enter(func(*heldLoss) bool { return true })
 	group := in.emitted
 	if !in.dirty {
 		group--
@@ -281,11 +317,16 @@ func (in *intake) flush(ctx context.Context) error {
 	return nil
 }
 
-// lost enters a loss into the ledger.
+// lost enters a loss into the ledger, with the place that the source emits next.
 func (in *intake) lost(name string, l source.Loss) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.ledger.Lost(name, ledger.Loss{Reason: l.Reason, Class: l.Class, Records: l.Records, Bytes: l.Bytes, First: l.First, Last: l.Last})
+	if len(in.losses) >= maxHeld {
+		in.enter(func(*heldLoss) bool { return true })
+	}
+	in.losses = append(in.losses, heldLoss{source: name, loss: ledger.Loss{
+		Reason: l.Reason, Class: l.Class, Records: l.Records, Bytes: l.Bytes, First: l.First, Last: l.Last,
+	}})
 	in.touched()
 	signal(in.lossy)
 }

@@ -63,7 +63,9 @@ type Emitter interface {
 	// Checkpoints calls yield for each durable key that begins with prefix.
 	Checkpoints(prefix string, yield func(key string, value []byte) bool)
 	// Lost enters records into the ledger that were read, or that the source
-	// knows to have missed, and that will not be emitted.
+	// knows to have missed, and that will not be emitted. Who has a place behind
+	// them emits that right after: both become durable together, so that a crash
+	// neither loses the loss nor counts it twice.
 	Lost(loss Loss)
 	// Trouble sets what is wrong with one thing of the source (a file, an
 	// address) in a sentence that says what to do; an empty text clears it.
