@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/openloganalytics/agent/agent/ledger"
+	"github.com/openloganalytics/agent/agent/record"
 	"github.com/openloganalytics/agent/agent/source"
 	"github.com/openloganalytics/agent/agent/spool"
 	"github.com/openloganalytics/agent/internal/logfile"
@@ -257,6 +258,21 @@ func TestRefusedRowsAreTold(t *testing.T) {
 			t.Errorf("a refused Operation row was told: %s", text)
 		}
 	})
+}
+
+// Signs of life and losses overtake what waits; nothing else does.
+func TestUrgentRows(t *testing.T) {
+	for table, want := range map[*record.Table]bool{
+		{Name: "Heartbeat"}: true, {Name: "Operation"}: true,
+		{Name: "HeartbeatLate_CL"}: false, otherTable: false, testTable: false,
+	} {
+		if urgent(table.Label()) != want {
+			t.Errorf("rows of %s are urgent: %v, want %v", table.Name, !want, want)
+		}
+	}
+	if urgent([]byte("no label")) {
+		t.Error("a label that makes no sense is urgent")
+	}
 }
 
 func TestConserved(t *testing.T) {

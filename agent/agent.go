@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/openloganalytics/agent/agent/record"
+	"github.com/openloganalytics/agent/agent/source/heartbeat"
 	"github.com/openloganalytics/agent/agent/spool"
 	"github.com/openloganalytics/agent/agent/upload"
 	"github.com/openloganalytics/agent/agent/workspace"
@@ -223,11 +225,18 @@ func openSpoolIn(o Options, dir string) (*spool.Spool, error) {
 	for _, w := range o.Config.Workspaces {
 		names = append(names, "workspace/"+w.ID)
 	}
-	queue, err := spool.Open(fs, spool.Options{Budget: int64(o.Config.Limits.DiskMB) << 20, Destinations: names, Log: o.Log})
+	queue, err := spool.Open(fs, spool.Options{Budget: int64(o.Config.Limits.DiskMB) << 20, Destinations: names, First: urgent, Log: o.Log})
 	if err != nil {
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
 	return queue, nil
+}
+
+// urgent reports whether rows go before all that waits: those that say that the
+// machine lives, and what it has lost.
+func urgent(label []byte) bool {
+	t, err := record.ParseLabel(label)
+	return err == nil && (t.Name == heartbeat.TableName || t.Name == operationTable)
 }
 
 // trusted returns the system's authorities with those in pem; nil stands for

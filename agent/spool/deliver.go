@@ -84,7 +84,8 @@ func (s *Spool) destination(name string) (*destination, error) {
 }
 
 // Next takes the oldest batch that the destination has not finished and has
-// not in flight, and waits for one until ctx ends. Nothing is added to a batch
+// not in flight, one that Options.First prefers before any other, and waits for
+// one until ctx ends. Nothing is added to a batch
 // once it was taken. Several batches may be in flight at once; each is
 // returned by Done or Return.
 func (s *Spool) Next(ctx context.Context, name string) (*Batch, error) {
@@ -118,22 +119,35 @@ func (s *Spool) Next(ctx context.Context, name string) (*Batch, error) {
 
 // take is Next without waiting; nil when there is nothing. The caller holds mu.
 func (s *Spool) take(d *destination) *Batch {
+	var next *batch
 	i, _ := slices.BinarySearchFunc(s.batches, d.through+1, compareID)
 	for _, b := range s.batches[i:] {
 		if b.id > d.through+window {
-			return nil // the cursor could not remember that it is finished
+			break // the cursor could not remember that it is finished
 		}
 		if _, busy := d.flight[b.id]; busy || b.pinned || d.finished(b.id) {
 			continue
 		}
-		b.closed = true
-		d.flight[b.id] = struct{}{}
-		return &Batch{
-			ID: b.id, Label: b.label, Rows: b.rows, Raw: b.raw, Size: b.size(),
-			Since: time.Unix(0, b.since), spool: s, batch: b, pieces: b.pieces,
+		if next == nil {
+			next = b
+		}
+		if s.o.First == nil {
+			break
+		}
+		if s.first(b) {
+			next = b
+			break
 		}
 	}
-	return nil
+	if next == nil {
+		return nil
+	}
+	next.closed = true
+	d.flight[next.id] = struct{}{}
+	return &Batch{
+		ID: next.id, Label: next.label, Rows: next.rows, Raw: next.raw, Size: next.size(),
+		Since: time.Unix(0, next.since), spool: s, batch: next, pieces: next.pieces,
+	}
 }
 
 // Done says that the destination has finished with a batch that it took. When

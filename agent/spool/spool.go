@@ -100,6 +100,10 @@ type Options struct {
 	// is no longer named holds nothing back; if it comes back it goes on where
 	// it was, as far as that is still there.
 	Destinations []string
+	// First says by its label that a batch is handed out before older ones, as
+	// far as a cursor can tell batches apart; nil is none. It is asked once for
+	// each batch.
+	First func(label []byte) bool
 	// Clock gives the times that people see; default time.Now. Nothing is
 	// decided by it.
 	Clock func() time.Time
@@ -200,6 +204,27 @@ type batch struct {
 	pinned bool  // Continue was asked and Append is to come
 	closed bool  // no piece will be added
 	tries  int   // to read it that the disk has failed
+	turn   turn
+}
+
+// turn is whether a batch goes before older ones.
+type turn uint8
+
+const (
+	turnUnknown turn = iota
+	turnFirst
+	turnInOrder
+)
+
+// first reports whether First wants the batch handed out before older ones.
+func (s *Spool) first(b *batch) bool {
+	if b.turn == turnUnknown {
+		b.turn = turnInOrder
+		if s.o.First != nil && s.o.First(b.label) {
+			b.turn = turnFirst
+		}
+	}
+	return b.turn == turnFirst
 }
 
 // piece is where one piece of a body lies.

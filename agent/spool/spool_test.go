@@ -573,6 +573,52 @@ func TestU22RowsOfADestinationThatIsNamedNoMore(t *testing.T) {
 	}
 }
 
+// TestFirstBatchesOvertake: those that First prefers are handed out first, in
+// their order, and nothing is handed out twice or left, also over a restart.
+func TestFirstBatchesOvertake(t *testing.T) {
+	fsys := memfs.New()
+	o := testOptions("a")
+	asked := map[string]int{}
+	o.First = func(label []byte) bool {
+		asked[string(label)]++
+		return string(label) == "alive"
+	}
+	s := mustOpen(t, fsys, o)
+	for n := range 6 {
+		label := fmt.Sprint("bulk ", n)
+		if n == 2 || n == 4 {
+			label = "alive"
+		}
+		mustAppend(t, s, []Piece{{Label: []byte(label), Data: fmt.Append(nil, n), Rows: 1}})
+	}
+	var got []string
+	take := func() {
+		b := takeNow(s, "a")
+		got = append(got, mustBody(t, b))
+		if err := s.Done("a", b.ID, Outcome{Delivered: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	take()
+	take()
+	take()
+	fsys.Kill()
+	s = mustOpen(t, fsys, o)
+	mustAppend(t, s, []Piece{{Label: []byte("alive"), Data: []byte("6"), Rows: 1}})
+	for range 4 {
+		take()
+	}
+	if want := []string{"2", "4", "0", "6", "1", "3", "5"}; !slices.Equal(got, want) || takeNow(s, "a") != nil {
+		t.Errorf("handed out %v, want %v", got, want)
+	}
+	if st := s.Stats().Destinations[0]; st.Delivered != 7 || st.Waiting != 0 || st.Lost != 0 {
+		t.Errorf("%+v", st)
+	}
+	if asked["bulk 5"] > 2 {
+		t.Errorf("asked %d times about one batch in two lives", asked["bulk 5"])
+	}
+}
+
 func TestSetAsideIsBounded(t *testing.T) {
 	fsys := memfs.New()
 	s := mustOpen(t, fsys, testOptions("a"))

@@ -11,6 +11,9 @@ import (
 	"github.com/openloganalytics/agent/agent/source"
 )
 
+// TableName is where the rows land.
+const TableName = "Heartbeat"
+
 // Options are what the row says. What is empty is left out of it.
 type Options struct {
 	Interval       time.Duration // default a minute
@@ -40,7 +43,7 @@ func New(o Options) *Heartbeat {
 	if o.Version != "" && !strings.Contains(o.Version, "-") {
 		o.Version += "-0"
 	}
-	return &Heartbeat{o, &record.Table{Name: "Heartbeat", DataType: "HEALTH_ASSESSMENT_BLOB", IPName: "LogManagement"}}
+	return &Heartbeat{o, &record.Table{Name: TableName, DataType: "HEALTH_ASSESSMENT_BLOB", IPName: "LogManagement"}}
 }
 
 // Name implements source.Source.
