@@ -81,7 +81,7 @@ const recent = 24 * time.Hour
 // advice says what to do about losses of one reason.
 func advice(reason string) string {
 	switch reason {
-	case "spool-full":
+	case "spool-full", "emit-failed":
 		return "raise diskQuotaInMB, or bring the workspace within reach"
 	case "socket-buffer-full":
 		return "let the sender use TCP or the local syslog daemon, which can wait"
