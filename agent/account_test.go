@@ -245,8 +245,8 @@ func TestRefusedRowsAreTold(t *testing.T) {
 		life(3, testTable.Name)
 		life(2, testTable.Name)
 		for _, want := range []string{
-			`"Detail":"Workspace a lost 3 records: refused, the last at 2000-01-01T00:01:00Z."`,
-			`"Detail":"Workspace a lost 2 records: refused, the last at 2000-01-01T00:03:01Z."`,
+			`"Detail":"Workspace a lost 3 records: refused, at 2000-01-01T00:01:00Z."`,
+			`"Detail":"Workspace a lost 2 records: refused, between 2000-01-01T00:01:00Z and 2000-01-01T00:03:01Z."`,
 		} {
 			if strings.Count(text, want) != 1 {
 				t.Errorf("%s is there %d times in %s", want, strings.Count(text, want), text)

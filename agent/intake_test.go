@@ -359,9 +359,9 @@ func TestLossesAreTold(t *testing.T) {
 		life(openTestSpool(t, fs), func(*intake) {})
 		text, _ := drain(t, openTestSpool(t, fs))
 		for _, want := range []string{
-			`"Detail":"Source syslog lost 5 records, 100 bytes of auth: spool-full, the last at 2026-01-02T03:04:05Z."`,
+			`"Detail":"Source syslog lost 5 records, 100 bytes of auth: spool-full, at 2026-01-02T03:04:05Z."`,
 			`"Detail":"Source customlog:A_CL lost 500 bytes of an unknown number of records: truncated-file."`,
-			`"Detail":"Source syslog lost 1 records, 5 bytes of auth: spool-full, the last at 2026-01-02T04:04:05Z."`,
+			`"Detail":"Source syslog lost 1 records, 5 bytes of auth: spool-full, between 2026-01-02T03:04:05Z and 2026-01-02T04:04:05Z."`,
 		} {
 			if strings.Count(text, want) != 1 {
 				t.Errorf("%s is there %d times in %s", want, strings.Count(text, want), text)

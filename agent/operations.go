@@ -143,8 +143,16 @@ func detail(l, old ledger.Loss) string {
 		text += " of " + l.Class
 	}
 	text += ": " + l.Reason
-	if !l.Last.IsZero() {
-		text += ", the last at " + l.Last.UTC().Format(time.RFC3339)
+	from, to := l.First, l.Last
+	if !old.Last.IsZero() {
+		from = old.Last
+	}
+	switch {
+	case to.IsZero():
+	case from.IsZero() || !from.Before(to):
+		text += ", at " + to.UTC().Format(time.RFC3339)
+	default:
+		text += ", between " + from.UTC().Format(time.RFC3339) + " and " + to.UTC().Format(time.RFC3339)
 	}
 	return text + "."
 }
