@@ -21,9 +21,19 @@ func account(queue *spool.Spool) (*ledger.Ledger, spool.Stats) {
 	stats, saved := queue.StatsWith(ledgerKey)
 	l, err := ledger.Decode(saved)
 	if err != nil {
-		return ledger.New(), stats // the intake has said so, and begins another
+		l = newLedger(stats) // as the intake does, which says so
 	}
 	return l, stats
+}
+
+// newLedger returns a ledger for a spool that has none: what is in it counts as
+// read by sources that are not known.
+func newLedger(stats spool.Stats) *ledger.Ledger {
+	l := ledger.New()
+	if stats.Rows > 0 {
+		l.Read(unknownSource, stats.Rows, 0)
+	}
+	return l
 }
 
 // behind returns what was lost at the destinations.

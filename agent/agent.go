@@ -117,7 +117,7 @@ func live(ctx context.Context, stop context.CancelCauseFunc, o Options) error {
 		}
 		clients = append(clients, c)
 		uploaders = append(uploaders, upload.New(upload.Options{
-			Destination: lingering{c}, Queue: queue, Log: o.Log.With("destination", c.Name()), OnLoss: in.lostBehind, Now: c.Now,
+			Destination: lingering{c}, Queue: queue, Log: o.Log.With("destination", c.Name()), OnLoss: in.lostBehind,
 		}))
 	}
 	list, err := sources(o, machine)

@@ -96,10 +96,7 @@ func newIntake(s *spool.Spool, log *logfile.Logger) *intake {
 		log.Error("the ledger cannot be read; it is set aside and begun anew", "error", err)
 		in.checkpoints[ledgerKey+" set aside"] = saved
 	}
-	in.ledger = ledger.New()
-	if stats.Rows > 0 {
-		in.ledger.Read(unknownSource, stats.Rows, 0)
-	}
+	in.ledger = newLedger(stats)
 	if saved != nil || stats.Rows > 0 {
 		in.dirty = true
 		signal(in.first)

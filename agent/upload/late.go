@@ -8,24 +8,21 @@ import (
 	"github.com/openloganalytics/agent/agent/spool"
 )
 
-// The service takes a row's time for granted when it is at most two days old
-// and at most a day ahead; otherwise it files the row under the time of its
-// arrival. These are a little less, for the time that a request takes.
-const (
-	maxAge   = 48*time.Hour - 10*time.Minute
-	maxAhead = 24*time.Hour - 10*time.Minute
-)
+// maxAge is how old the service lets a row be that keeps its time: two days,
+// less what a request takes. Rows that are older, or a day ahead, are filed
+// under the time of their arrival.
+//
+// How old a row is tells the clock that gave it its time. By the service's clock
+// all rows of a machine would be out of range whose own is wrong by days, and
+// for those the arrival is the better time.
+const maxAge = 48*time.Hour - 10*time.Minute
 
-// late reports whether the service would not take this time for granted.
-func late(at, now time.Time) bool {
-	age := now.Sub(at)
-	return age > maxAge || age < -maxAhead
-}
+func late(at time.Time) bool { return time.Since(at) > maxAge }
 
 // redated reports whether rows of the batch would lose their own time: it is
 // old, and its table has no other column for that.
 func (d *delivery) redated(batch *spool.Batch) bool {
-	return !d.table.KeepsTime() && late(batch.Since, d.uploader.o.Now())
+	return !d.table.KeepsTime() && late(batch.Since)
 }
 
 // deliverLate delivers a batch of which rows may have lost their time.
@@ -48,10 +45,10 @@ func (d *delivery) deliverLate(ctx context.Context, body []byte, batch *spool.Ba
 // reports false when ctx ended first.
 func (d *delivery) sendDated(ctx context.Context, rows [][]byte) (ok bool) {
 	fresh, old := rows, [][]byte(nil)
-	if now := d.uploader.o.Now(); !d.table.KeepsTime() {
+	if !d.table.KeepsTime() {
 		fresh = nil
 		for _, row := range rows {
-			if at, known := record.TimeOf(row); known && late(at, now) {
+			if at, known := record.TimeOf(row); known && late(at) {
 				old = append(old, row)
 			} else {
 				fresh = append(fresh, row)

@@ -29,8 +29,6 @@ func TestU21TimeOfOldRows(t *testing.T) {
 		{perf, 100 * time.Hour, 10},
 		{syslog, 100 * time.Hour, 0},
 		{custom, 100 * time.Hour, 0},
-		{perf, -20 * time.Hour, 0},  // the service's clock is behind
-		{perf, -30 * time.Hour, 10}, // and more than a day
 	}
 	for _, tt := range tests {
 		t.Run(fmt.Sprint(tt.table.Name, tt.age), func(t *testing.T) {
@@ -61,8 +59,8 @@ func TestU21TimeOfOldRows(t *testing.T) {
 					got[a.Table.Name] = append(got[a.Table.Name], a.rows...)
 					return accepted
 				})
-				offset := time.Until(start.Add(tt.age))
-				w.runWith(Options{Destination: d, Now: func() time.Time { return time.Now().Add(offset) }})
+				time.Sleep(time.Until(start.Add(tt.age)))
+				w.run(d)
 				want := map[string][]int{}
 				for n := range 10 {
 					name := tt.table.Name

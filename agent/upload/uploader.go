@@ -21,8 +21,6 @@ type Options struct {
 	// damaged, with the table's name or "" when even that is damaged; nil calls
 	// nobody.
 	OnLoss func(table string)
-	// Now is the time by the destination's clock; nil is time.Now.
-	Now func() time.Time
 }
 
 // An Uploader brings the batches of the spool to one destination, oldest
@@ -43,9 +41,6 @@ type Uploader struct {
 
 // New returns an uploader.
 func New(o Options) *Uploader {
-	if o.Now == nil {
-		o.Now = time.Now
-	}
 	return &Uploader{
 		o: o, name: o.Destination.Name(),
 		pacer:   NewPacer(rand.Float64), // spreads machines in time, guards nothing

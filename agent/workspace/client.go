@@ -130,8 +130,8 @@ func (c *Client) clientCertificate(*tls.CertificateRequestInfo) (*tls.Certificat
 	return c.identity.show(nil)
 }
 
-// Now is the time by the service's clock, as well as it is known.
-func (c *Client) Now() time.Time {
+// now is the time by the service's clock, as well as it is known.
+func (c *Client) now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.o.Clock().Add(c.offset)

@@ -241,7 +241,7 @@ func (c *Client) onboard(ctx context.Context, key secret.Secret) time.Duration {
 // certificate has time left, else one with the same GUID and a new certificate,
 // which takes the place of the present one when the workspace has accepted it.
 func (c *Client) candidate() (*identity, error) {
-	now := c.Now()
+	now := c.now()
 	for _, id := range []*identity{c.identity, c.next} {
 		if id != nil && id.fits(now) {
 			return id, nil
@@ -286,7 +286,7 @@ func (c *Client) adopt(ctx context.Context) time.Duration {
 // beat repeats the topology request when it is due. Its failure is logged and
 // no more: uploads tell whether the workspace takes this machine's data.
 func (c *Client) beat(ctx context.Context) time.Duration {
-	if !c.identity.fits(c.Now()) {
+	if !c.identity.fits(c.now()) {
 		c.warnOnce(&c.expiryWarned, "this machine's certificate ends soon: "+keyAgain)
 	}
 	if wait := c.untilBeat(); wait > 0 {
@@ -321,14 +321,14 @@ func (c *Client) requestTopology(ctx context.Context, id *identity, key []byte) 
 		return topology{}, trouble{RequestRefused, err.Error()}, 0
 	}
 	header := http.Header{}
-	signTopology(header, c.o.Host, c.o.ID, key, c.Now(), body)
+	signTopology(header, c.o.Host, c.o.ID, key, c.now(), body)
 	transport := newTransport(c.o, id.show)
 	defer transport.CloseIdleConnections()
 	a, err := c.post(ctx, transport, "https://"+c.omsHost()+topologyPath, header, body)
 	f := c.facts(c.omsHost(), a, key != nil)
 	if err != nil || a.status != http.StatusOK {
 		cause, text := Explain(err, f)
-		return topology{}, trouble{cause, text}, a.retryAfter(c.Now())
+		return topology{}, trouble{cause, text}, a.retryAfter(c.now())
 	}
 	t, err := parseTopology(a.body)
 	if err != nil || a.cut {

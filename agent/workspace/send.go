@@ -44,7 +44,7 @@ func (c *Client) Send(ctx context.Context, batch upload.Batch) upload.Result {
 	var result upload.Result
 	switch {
 	case err == nil:
-		result = answer.result(c.Now())
+		result = answer.result(c.now())
 	case errors.Is(err, errSlow) && batch.Rows > 1:
 		result.Answer = upload.TooLarge // for this link: a part of it will pass
 	}
@@ -148,7 +148,7 @@ func (c *Client) uploadHeader(batch upload.Batch, requestID string) http.Header 
 	set("x-ms-UUID", c.o.UUID)
 	if batch.Table.LogType != "" {
 		set("Log-Type", batch.Table.LogType)
-		set("x-ms-date", c.Now().UTC().Format(http.TimeFormat))
+		set("x-ms-date", c.now().UTC().Format(http.TimeFormat))
 		set("time-generated-field", batch.Table.TimeField)
 	}
 	return header

@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/openloganalytics/agent/agent"
+	"github.com/openloganalytics/agent/agent/record"
+	"github.com/openloganalytics/agent/agent/spool"
+	"github.com/openloganalytics/agent/internal/vfs"
 	"github.com/openloganalytics/agent/test/emulator"
 )
 
@@ -207,38 +210,76 @@ func TestU20OneOfTwoIsDead(t *testing.T) {
 	m.wantLines(m.ids[0], 0)
 }
 
-// U21: the service is more than two days ahead of what waits. Lines keep their
-// time in their own column, heartbeats in a table of their own.
+// U21: rows have waited for more than two days. Lines keep their time in their
+// own column, heartbeats in a table of their own; a fresh one is an ordinary
+// heartbeat.
 func TestU21RowsOlderThanTwoDays(t *testing.T) {
 	t.Parallel()
-	m := newMachine(t, 1)
-	m.write(1)
-	m.wantLines(m.ids[0], 0)
-	m.stop()
-	// The agent learns the service's time from the first answer, and what came
-	// in before is older then than two days.
-	if err := m.service.Set(emulator.Settings{Skew: emulator.Duration(50 * time.Hour)}); err != nil {
-		t.Fatal(err)
-	}
-	m.write(20)
+	m := prepare(t, 1)
+	old := time.Now().Add(-60 * time.Hour).UTC().Truncate(time.Second)
+	m.spool(old,
+		&record.Table{Name: "Heartbeat", DataType: "HEALTH_ASSESSMENT_BLOB", IPName: "LogManagement"},
+		func(at, _ string) string {
+			return fmt.Sprintf(`"Timestamp":%q,"Computer":"c","OSType":"Linux","Category":"Agent","SCAgentChannel":"Direct","Version":"1.0.0-0"`, at)
+		})
+	m.spool(old,
+		&record.Table{Name: "App_CL", LogType: "App", TimeField: "Timestamp"},
+		func(at, text string) string { return fmt.Sprintf(`"Timestamp":%q,"RawData":%q`, at, text) })
 	m.start(m.service, "")
 	m.wantLines(m.ids[0], 0)
-	rows, err := m.service.Rows(m.ids[0], "App_CL")
-	if err != nil {
-		t.Fatal(err)
+
+	want := old.Format("2006-01-02T15:04:05.000Z")
+	for table, count := range map[string]int{"HeartbeatLate_CL": 1, "App_CL": 2} {
+		m.eventually(func() error {
+			rows, err := m.service.Rows(m.ids[0], table)
+			if err == nil && (len(rows) != count || rows[0]["Timestamp_t"] != want || rows[0]["TimeGenerated"] == want) {
+				err = fmt.Errorf("%s has %d rows with times other than %s: %v", table, len(rows), want, rows)
+			}
+			return err
+		})
 	}
-	last := rows[len(rows)-1]
-	own, err := time.Parse(time.RFC3339, last["Timestamp_t"].(string))
-	if err != nil || time.Since(own).Abs() > patience || last["TimeGenerated"] == last["Timestamp_t"] {
-		t.Errorf("TimeGenerated %v, own time %v", last["TimeGenerated"], last["Timestamp_t"])
+	rows, err := m.service.Rows(m.ids[0], "Heartbeat")
+	if err != nil || len(rows) == 0 {
+		t.Errorf("no fresh heartbeat (%v)", err)
 	}
-	m.eventually(func() error {
-		rows, err := m.service.Rows(m.ids[0], "HeartbeatLate_CL")
-		if err == nil && len(rows) == 0 {
-			err = errors.New("no late heartbeat")
+	for _, row := range rows {
+		if row["Computer"] == "c" && row["TimeGenerated"] == want {
+			t.Errorf("the service took an old time for granted: %v", row)
 		}
-		return err
-	})
+	}
+}
+
+// spool leaves a batch in the agent's spool as an earlier run would have, with
+// a row that is old and a fresh one. row returns the members of one for a time
+// and the text of a line.
+func (m *machine) spool(old time.Time, table *record.Table, row func(at, text string) string) {
+	m.Helper()
+	if err := os.MkdirAll(m.layout.SpoolDir(), 0o700); err != nil {
+		m.Fatal(err)
+	}
+	disk, err := vfs.OS(m.layout.SpoolDir())
+	if err != nil {
+		m.Fatal(err)
+	}
+	queue, err := spool.Open(disk, spool.Options{Destinations: []string{"workspace/" + m.ids[0]}, Clock: func() time.Time { return old }})
+	if err != nil {
+		m.Fatal(err)
+	}
+	batch := record.NewBatch(table, record.NewCompressor())
+	for _, at := range []time.Time{old, time.Now()} {
+		text := ""
+		if table.Name == "App_CL" {
+			m.written++
+			text = fmt.Sprintf("line number=%d of the application", m.written)
+		}
+		members := row(at.UTC().Format("2006-01-02T15:04:05.000Z"), text)
+		batch.Add([]record.Field{{Kind: record.Members, Value: []byte(members)}})
+	}
+	p := batch.Cut()
+	_, err = queue.Append([]spool.Piece{{Label: table.Label(), Data: p.Data, Tail: p.Tail, Rows: p.Rows, Raw: p.Raw}}, nil)
+	if err := errors.Join(err, queue.Close()); err != nil {
+		m.Fatal(err)
+	}
 }
 
 // U22: what waits follows its workspace to another domain, and goes to no other
