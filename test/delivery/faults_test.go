@@ -59,6 +59,23 @@ func TestU05PoisonRow(t *testing.T) {
 	}
 }
 
+// What was refused is told to the workspace, with the number and the time.
+func TestLossesAreTold(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, 1)
+	m.order(emulator.Fault{Kind: emulator.FaultStatus, Status: 400, Endpoint: "ods", Marker: "poison"})
+	m.write(100, 7, 70)
+	m.wantLines(m.ids[0], 0, 7, 70)
+	want := fmt.Sprintf("Workspace %s lost 2 records: refused, at ", m.ids[0])
+	m.eventually(func() error { // they gather for a minute
+		rows, err := m.service.Rows(m.ids[0], "Operation")
+		if err == nil && (len(rows) != 1 || !strings.HasPrefix(rows[0]["Detail"].(string), want)) {
+			err = fmt.Errorf("Operation has %v", rows)
+		}
+		return err
+	})
+}
+
 // U06: a service that takes ten rows at once gets ten rows at once.
 func TestU06TooLarge(t *testing.T) {
 	t.Parallel()

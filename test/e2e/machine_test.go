@@ -322,4 +322,12 @@ func (m *machine) conserved() {
 	if w := h.Workspaces[0]; w.Delivered > arrived || w.Damaged != 0 || w.Refused != 0 || h.Ledger.Dropped != 0 {
 		m.Errorf("of %d records %d are delivered, %d refused, %d damaged and %d dropped; %d arrived", h.Ledger.Read, w.Delivered, w.Refused, w.Damaged, h.Ledger.Dropped, arrived)
 	}
+	// A person sees the same.
+	cmd := exec.Command(m.layout.Binary(), "status")
+	cmd.Env = []string{paths.EnvRoot + "=" + m.root}
+	out, err := cmd.CombinedOutput()
+	account := fmt.Sprintf("%d read = %d delivered", h.Ledger.Read, h.Workspaces[0].Delivered)
+	if err != nil || !strings.Contains(string(out), account) || strings.Contains(string(out), "does not add up") {
+		m.Errorf("status (%v) does not say %q:\n%s", err, account, out)
+	}
 }
