@@ -271,7 +271,9 @@ func (in *intake) emit(ctx context.Context, name string, table *record.Table, fi
 	for _, cp := range at {
 		in.checkpoints[cp.Key] = cp.Value
 	}
-	in.enter(func(h *heldLoss) bool { return h.source == name })
+	if len(in.losses) > 0 {
+		in.enter(func(h *heldLoss) bool { return h.source == name })
+	}
 	in.touched()
 	return nil
 }

@@ -307,6 +307,17 @@ func TestTimeOf(t *testing.T) {
 	}
 }
 
+func FuzzTimeOf(f *testing.F) {
+	f.Add([]byte(`{"Timestamp":"2026-01-02T03:04:05.678Z"}`))
+	f.Add([]byte(`{"Timestamp":null}`))
+	f.Fuzz(func(t *testing.T, row []byte) {
+		at, ok := TimeOf(row)
+		if ok == at.IsZero() || ok && !json.Valid(row) {
+			t.Errorf("TimeOf(%q) = %v, %v", row, at, ok)
+		}
+	})
+}
+
 func TestSplitRowsAndBodyAreInverse(t *testing.T) {
 	for _, table := range []*Table{heartbeat, custom} {
 		b := NewBatch(table, NewCompressor())

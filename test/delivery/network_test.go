@@ -74,6 +74,46 @@ func (m *machine) writeNoise(n int) {
 	}
 }
 
+// U08: the network dies in the middle of a request, and comes back.
+func TestU08LinkDiesInTheMiddle(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	network(t, ip, "link", "set", "lo", "mtu", "1500", "up")
+	network(t, tc, "qdisc", "add", "dev", "lo", "root", "tbf", "rate", "56kbit", "burst", "4kb", "latency", "400ms")
+	m := newMachine(t, 1)
+	m.write(1)
+	m.wantLines(m.ids[0], 0)
+	begun := sentBytes(t)
+	m.writeNoise(60 << 10)
+	m.eventually(func() error {
+		if n := sentBytes(t) - begun; n < 20<<10 {
+			return fmt.Errorf("%d bytes have left", n)
+		}
+		return nil
+	})
+	network(t, ip, "link", "set", "lo", "down")
+	m.write(10)
+	network(t, ip, "link", "set", "lo", "up")
+	m.wantLines(m.ids[0], m.written)
+}
+
+var bytesSent = regexp.MustCompile(`Sent (\d+) bytes`)
+
+// sentBytes is what the device has sent.
+func sentBytes(t *testing.T) int {
+	t.Helper()
+	found := bytesSent.FindStringSubmatch(network(t, tc, "-s", "qdisc", "show", "dev", "lo"))
+	if found == nil {
+		t.Fatal("tc does not count bytes")
+	}
+	n, err := strconv.Atoi(found[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // U17: there is no network at first. The agent runs, reads, says so once, and
 // delivers when there is one.
 func TestU17NoNetworkAtBoot(t *testing.T) {
