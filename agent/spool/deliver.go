@@ -85,9 +85,8 @@ func (s *Spool) destination(name string) (*destination, error) {
 
 // Next takes the oldest batch that the destination has not finished and has
 // not in flight, one that Options.First prefers before any other, and waits for
-// one until ctx ends. Nothing is added to a batch
-// once it was taken. Several batches may be in flight at once; each is
-// returned by Done or Return.
+// one until ctx ends. Nothing is added to a batch once it was taken. Several
+// batches may be in flight at once; each is returned by Done or Return.
 func (s *Spool) Next(ctx context.Context, name string) (*Batch, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
