@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
-	"syscall"
+	"slices"
 	"time"
 
 	"github.com/openloganalytics/agent/agent/record"
@@ -23,30 +25,47 @@ const (
 const (
 	fewBytes    = 16 << 10
 	fewMessages = 8
+	// maxGroup is how many messages are emitted together: enough to share the
+	// cost of an Emit, and few enough to stay in the processor's cache.
+	maxGroup = 128
 )
 
 // A receiver takes messages from one input and emits them in groups. It is for
 // one goroutine.
 type receiver struct {
-	source   *Source
-	out      source.Emitter
-	thing    string
-	closing  context.Context //nolint:containedctx // outlives the context that ends reading
-	patience time.Duration   // how long an Emit may wait; 0 as long as it takes
-	keeps    bool            // the input keeps what is not read
+	source  *Source
+	out     source.Emitter
+	thing   string
+	closing context.Context //nolint:containedctx // outlives the context that ends reading
+	keeps   bool            // the input keeps what is not read
+	peer    netip.Addr      // who sends; the zero Addr on this machine
 
 	writer *writer
-	group  []Message
-	size   int // of the group's values, at most, in bytes
+	group  []received
+	fill   func(*record.Batch) // adds group
+	size   int                 // of the group's values, at most, in bytes
 	now    time.Time
-	last   uint8 // facility of the latest message
+	losses []source.Loss // not told yet, one of a kind
 
+	last    uint8 // facility of the latest message
 	cut     uint8 // facility of the latest message that was cut
 	missing int64 // bytes of cut messages, not told yet
 }
 
+// A received message has its sender.
+type received struct {
+	Message
+	peer netip.Addr
+}
+
 func (s *Source) receiver(closing context.Context, out source.Emitter, thing string) *receiver {
-	return &receiver{source: s, out: out, thing: thing, closing: closing, writer: newWriter(s.self)}
+	r := &receiver{source: s, out: out, thing: thing, closing: closing, writer: newWriter(s.self, s.levels)}
+	r.fill = func(b *record.Batch) {
+		for i := range r.group {
+			r.writer.add(b, &r.group[i].Message, r.group[i].peer)
+		}
+	}
+	return r
 }
 
 // rowValues is the most that a row has in values besides the message, in bytes.
@@ -59,46 +78,36 @@ func (r *receiver) begin() {
 }
 
 // take adds a message to the group if it is wanted. The bytes must stay as
-// they are until emit.
-func (r *receiver) take(msg []byte) error {
-	if r.size+len(msg)+rowValues > source.MaxEmit {
-		if err := r.emit(); err != nil {
-			return err
-		}
+// they are until emit. An error tells of messages that were taken before.
+func (r *receiver) take(msg []byte) (err error) {
+	if len(r.group) == maxGroup || r.size+len(msg)+rowValues > source.MaxEmit {
+		err = r.emit()
 	}
-	r.group = append(r.group, Message{})
-	m := &r.group[len(r.group)-1]
+	r.group = append(r.group, received{peer: r.peer})
+	m := &r.group[len(r.group)-1].Message
 	Parse(msg, r.now, time.Local, m)
 	r.last = m.Facility
 	if !r.source.wanted.Has(m.Facility, m.Severity) {
 		r.group = r.group[:len(r.group)-1]
-		return nil
+		return err
 	}
 	if m.Time.IsZero() {
 		m.Time = r.now
 	}
 	r.size += len(msg) + rowValues
-	return nil
+	return err
 }
 
-// emit hands the group over. What the spool does not take in time is lost.
+// emit hands the group over. What the spool does not take before closing ends
+// is lost.
 func (r *receiver) emit() error {
 	if len(r.group) == 0 {
 		return nil
 	}
-	ctx, cancel := r.closing, context.CancelFunc(func() {})
-	if r.patience > 0 {
-		ctx, cancel = context.WithTimeout(ctx, r.patience)
-	}
-	defer cancel()
-	err := r.out.Emit(ctx, r.source.table, func(b *record.Batch) {
-		for i := range r.group {
-			r.writer.add(b, &r.group[i])
-		}
-	})
+	err := r.out.Emit(r.closing, r.source.table, r.fill)
 	switch {
 	case err == nil:
-	case ctx.Err() != nil:
+	case r.closing.Err() != nil:
 		r.lose("spool-full")
 		err = nil
 	default:
@@ -109,30 +118,45 @@ func (r *receiver) emit() error {
 	return err
 }
 
-// lose tells that the group is lost, by facility.
+// finish emits what was taken and tells what was lost.
+func (r *receiver) finish() error {
+	err := r.emit()
+	r.tell()
+	return err
+}
+
+// tell tells what was lost.
+func (r *receiver) tell() {
+	for _, loss := range r.losses {
+		r.out.Lost(loss)
+	}
+	r.losses = r.losses[:0]
+}
+
+// lose notes that the group is lost, by facility.
 func (r *receiver) lose(reason string) {
-	var losses [facilities]source.Loss
 	for i := range r.group {
-		m := &r.group[i]
-		loss := &losses[m.Facility]
-		if loss.Records == 0 {
-			loss.First, loss.Last = m.Time, m.Time
+		m := &r.group[i].Message
+		sum := r.loss(reason, FacilityName(m.Facility), m.Time)
+		sum.Records++
+		sum.Bytes += int64(len(m.Text))
+		if m.Time.Before(sum.First) {
+			sum.First = m.Time
 		}
-		loss.Records++
-		loss.Bytes += int64(len(m.Text))
-		if m.Time.Before(loss.First) {
-			loss.First = m.Time
-		}
-		if m.Time.After(loss.Last) {
-			loss.Last = m.Time
+		if m.Time.After(sum.Last) {
+			sum.Last = m.Time
 		}
 	}
-	for facility, loss := range losses {
-		if loss.Records > 0 {
-			loss.Reason, loss.Class = reason, FacilityName(uint8(facility))
-			r.out.Lost(loss)
-		}
+}
+
+// loss returns the loss of a kind that is not told yet, made new at a time.
+func (r *receiver) loss(reason, class string, at time.Time) *source.Loss {
+	n := slices.IndexFunc(r.losses, func(l source.Loss) bool { return l.Reason == reason && l.Class == class })
+	if n < 0 {
+		n = len(r.losses)
+		r.losses = append(r.losses, source.Loss{Reason: reason, Class: class, First: at, Last: at})
 	}
+	return &r.losses[n]
 }
 
 // truncated tells that bytes of messages are lost, at least so many. The
@@ -210,13 +234,14 @@ func (r *receiver) read(in io.Reader, f *framer) (n int, err error) {
 func (r *receiver) filled(f *framer, n int) error {
 	f.filled(n)
 	r.begin()
+	var errs error
 	for {
 		msg, cut, ok := f.next()
 		if !ok {
 			break
 		}
 		if err := r.take(msg); err != nil {
-			return err
+			errs = err // all the same: they are counted as lost
 		}
 		if cut {
 			r.cut = r.last
@@ -229,7 +254,7 @@ func (r *receiver) filled(f *framer, n int) error {
 		r.truncated(r.missing)
 		r.missing, f.skipped = 0, 0
 	}
-	return r.emit()
+	return errors.Join(errs, r.finish())
 }
 
 // rest emits what the stream ended with, a message without its end.
@@ -238,21 +263,12 @@ func (r *receiver) rest(f *framer) error {
 	if len(rest) == 0 {
 		return nil
 	}
-	if err := r.take(rest); err != nil {
-		return err
-	}
-	return r.emit()
+	return errors.Join(r.take(rest), r.finish())
 }
 
-// A datagramConn is a Unix or UDP socket.
-type datagramConn interface {
-	stream
-	syscall.Conn
-}
-
-// datagrams receives from conn, one message in each datagram, until ctx ended
-// and nothing is left. closeRead, if there is one, keeps senders out by then.
-func (r *receiver) datagrams(ctx context.Context, conn datagramConn, gather time.Duration, closeRead func() error) error {
+// datagrams receives from a Unix socket, one message in each datagram, until
+// ctx ended and nothing is left. By then it keeps senders out.
+func (r *receiver) datagrams(ctx context.Context, conn *net.UnixConn) error {
 	socket, err := newSocket(conn)
 	if err != nil {
 		return err
@@ -263,16 +279,14 @@ func (r *receiver) datagrams(ctx context.Context, conn datagramConn, gather time
 	for err == nil {
 		n := 0
 		if n, _, err = r.arrived(conn, socket, arena); err == nil && n < fewMessages {
-			pause(ctx, gather)
+			pause(ctx, brisk)
 		}
 	}
 	if ctx.Err() == nil || !isTimeout(err) {
 		return err
 	}
-	if closeRead != nil {
-		if err := closeRead(); err != nil {
-			return fmt.Errorf("close socket for senders: %w", err)
-		}
+	if err := conn.CloseRead(); err != nil {
+		return fmt.Errorf("close socket for senders: %w", err)
 	}
 	err = nil
 	empty, full := 0, true
@@ -283,7 +297,6 @@ func (r *receiver) datagrams(ctx context.Context, conn datagramConn, gather time
 			empty = 0
 		}
 	}
-	r.dropped(socket, time.Minute)
 	if isTimeout(err) {
 		return nil
 	}
@@ -291,6 +304,8 @@ func (r *receiver) datagrams(ctx context.Context, conn datagramConn, gather time
 }
 
 const (
+	// receiveBuffer is what the kernel may hold for a datagram socket, in bytes.
+	receiveBuffer = 16 << 20
 	// datagramArena is what is read in one go, in bytes.
 	datagramArena = 256 << 10
 	// datagramQuiet is how long nothing comes from a socket that is empty.
@@ -323,15 +338,7 @@ func (r *receiver) arrived(conn io.Reader, socket *socket, arena []byte) (count 
 		}
 		n, ok = socket.more(arena[:maxMessage+1])
 	}
-	r.dropped(socket, 0)
-	return count, full, r.emit()
-}
-
-// dropped tells what the kernel dropped, as it knows it after ahead.
-func (r *receiver) dropped(socket *socket, ahead time.Duration) {
-	if drops := socket.drops(r.now.Add(ahead)); drops > 0 {
-		r.out.Lost(source.Loss{Reason: "socket-buffer-full", Records: drops, First: r.now, Last: r.now})
-	}
+	return count, full, r.finish()
 }
 
 // datagram takes one message. One byte more than a message may have tells that
@@ -350,7 +357,7 @@ func (r *receiver) datagram(msg []byte) error {
 
 // deadline makes reads fail after d. That it cannot be set happens with a
 // closed file only, where reads fail anyway.
-func (r *receiver) deadline(in stream, d time.Duration) {
+func (r *receiver) deadline(in interface{ SetReadDeadline(time.Time) error }, d time.Duration) {
 	if err := in.SetReadDeadline(time.Now().Add(d)); err != nil {
 		r.source.opts.Log.Debug("cannot set a deadline", "input", r.thing, "error", err)
 	}

@@ -39,12 +39,38 @@ func (s *self) is(host string) bool {
 	return strings.EqualFold(short, s.name) || strings.EqualFold(short, "localhost")
 }
 
+// origin returns Host and HostIP of a message that names host and came from
+// peer. What names no host was written by the peer, or here.
+func (s *self) origin(host string, peer netip.Addr) (name, ip string) {
+	if peer.IsLoopback() {
+		peer = netip.Addr{}
+	}
+	if host == "" && peer.IsValid() {
+		host = peer.String()
+	}
+	if host == "" {
+		host = s.name
+	}
+	if peer.IsValid() && !isAddress(unbracket(host)) {
+		return host, peer.String()
+	}
+	return host, s.ip(host)
+}
+
+func unbracket(host string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+}
+
+func isAddress(text string) bool {
+	_, err := netip.ParseAddr(text)
+	return err == nil
+}
+
 // ip returns the address for a host: the own one, or the one that host is.
 // Other names are not looked up: a resolver would be asked for whatever name
 // somebody writes into a message.
 func (s *self) ip(host string) string {
-	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
-	if _, err := netip.ParseAddr(host); err == nil {
+	if host = unbracket(host); isAddress(host) {
 		return host
 	}
 	if !s.is(host) {
@@ -63,49 +89,60 @@ func (s *self) ip(host string) string {
 	return s.address
 }
 
+// levels has Facility and Severity in their JSON form, by PRI.
+type levels [facilities * severities][]byte
+
+func newLevels() *levels {
+	l := &levels{}
+	for priority := range l {
+		l[priority] = []byte(`"Facility":"` + FacilityName(uint8(priority/severities)) + `","Severity":"` + SeverityName(uint8(priority%severities)) + `"`)
+	}
+	return l
+}
+
 // A writer turns messages into rows of the Syslog table. What is the same for
 // many messages is kept in its JSON form. It is for one goroutine.
 type writer struct {
-	self *self
+	self   *self
+	levels *levels
 
 	now    []byte // Timestamp
 	second int64  // of eventTime
 	event  []byte // EventTime
-	host   []byte // as messages have it
-	origin []byte // Host and HostIP
-	until  time.Time
-	levels [facilities * severities][]byte // Facility and Severity
+
+	key     []byte            // of the latest origin: host and peer
+	origin  []byte            // Host and HostIP
+	origins map[string][]byte // by key
+	until   time.Time         // when origins are made anew
 
 	text   []byte // of a message that has an id or data
 	fields []record.Field
 }
 
-func newWriter(s *self) *writer { return &writer{self: s} }
+func newWriter(s *self, l *levels) *writer { return &writer{self: s, levels: l} }
 
 // begin says when the next messages are handled.
 func (w *writer) begin(now time.Time) {
 	w.now = record.AppendTime(append(w.now[:0], `"Timestamp":`...), now)
 	if now.After(w.until) {
-		w.origin, w.until = w.origin[:0], now.Add(addressFor)
+		w.forget()
+		w.until = now.Add(addressFor)
 	}
 }
 
-// add writes m as one row. Fields that the message does not have are left out,
-// as the OMS agent does.
-func (w *writer) add(b *record.Batch, m *Message) {
+func (w *writer) forget() {
+	clear(w.origins)
+	w.origin = nil
+}
+
+// add writes m, which peer has sent, as one row. Fields that the message does
+// not have are left out, as the OMS agent does.
+func (w *writer) add(b *record.Batch, m *Message, peer netip.Addr) {
 	if second := m.Time.Unix(); len(w.event) == 0 || second != w.second {
 		w.second = second
 		w.event = record.AppendTime(append(w.event[:0], `"EventTime":`...), m.Time.Truncate(time.Second))
 	}
-	if len(w.origin) == 0 || !bytes.Equal(m.Host, w.host) {
-		w.host = append(w.host[:0], m.Host...)
-		host := string(m.Host)
-		if host == "" {
-			host = w.self.name // what names no host was written here
-		}
-		w.origin = record.AppendText(append(w.origin[:0], `"Host":`...), []byte(host))
-		w.origin = record.AppendText(append(w.origin, `,"HostIP":`...), []byte(w.self.ip(host)))
-	}
+	w.find(m.Host, peer)
 	w.fields = w.fields[:0]
 	if len(m.Ident) > 0 {
 		w.fields = append(w.fields, record.Field{Key: "ident", Value: m.Ident})
@@ -120,7 +157,7 @@ func (w *writer) add(b *record.Batch, m *Message) {
 	if len(m.PID) > 0 {
 		w.fields = append(w.fields, record.Field{Key: "ProcessId", Value: m.PID})
 	}
-	w.fields = append(w.fields, record.Field{Kind: record.Members, Value: w.level(m.Facility, m.Severity)})
+	w.fields = append(w.fields, record.Field{Kind: record.Members, Value: w.levels[int(m.Facility)*severities+int(m.Severity)]})
 	b.Add(w.fields)
 }
 
@@ -140,10 +177,35 @@ func (w *writer) message(m *Message) []byte {
 	return w.text
 }
 
-func (w *writer) level(facility, severity uint8) []byte {
-	level := &w.levels[int(facility)*severities+int(severity)]
-	if *level == nil {
-		*level = []byte(`"Facility":"` + FacilityName(facility) + `","Severity":"` + SeverityName(severity) + `"`)
+// maxOrigins bounds how many pairs of host and peer are remembered: whoever
+// sends can make up names.
+const maxOrigins = 1024
+
+// find sets origin to that of a host, as a message has it, and a peer.
+func (w *writer) find(host []byte, peer netip.Addr) {
+	n := len(host)
+	if w.origin != nil && len(w.key) == n+len(netip.Addr{}.As16()) && bytes.Equal(w.key[:n], host) && [16]byte(w.key[n:]) == address(peer) {
+		return
 	}
-	return *level
+	from := address(peer)
+	w.key = append(append(w.key[:0], host...), from[:]...)
+	if known := w.origins[string(w.key)]; known != nil {
+		w.origin = known
+		return
+	}
+	if len(w.origins) >= maxOrigins || w.origins == nil {
+		w.origins = make(map[string][]byte)
+	}
+	name, ip := w.self.origin(string(host), peer)
+	w.origin = record.AppendText([]byte(`"Host":`), []byte(name))
+	w.origin = record.AppendText(append(w.origin, `,"HostIP":`...), []byte(ip))
+	w.origins[string(w.key)] = w.origin
+}
+
+// address is peer in a form of fixed length; all zeros on this machine.
+func address(peer netip.Addr) [16]byte {
+	if !peer.IsValid() {
+		return [16]byte{}
+	}
+	return peer.As16()
 }

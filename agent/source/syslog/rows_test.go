@@ -1,6 +1,7 @@
 package syslog
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -47,7 +48,7 @@ func TestRows(t *testing.T) {
 		},
 	}
 	b := record.NewBatch(newTable(), record.NewCompressor())
-	w := newWriter(own)
+	w := newWriter(own, newLevels())
 	w.begin(testNow.Add(250 * time.Millisecond))
 	want := make([]string, 0, len(tests))
 	for _, tt := range tests {
@@ -56,7 +57,7 @@ func TestRows(t *testing.T) {
 		if m.Time.IsZero() {
 			m.Time = testNow
 		}
-		w.add(b, &m)
+		w.add(b, &m, netip.Addr{})
 		want = append(want, tt.want)
 	}
 	piece := b.Cut()
@@ -92,13 +93,13 @@ func TestOwnAddressIsAskedAgain(t *testing.T) {
 func BenchmarkRow(b *testing.B) {
 	line := []byte("<86>1 2026-11-24T10:00:00.123456+00:00 web-01 sshd[12345]: - - - Accepted publickey for azureuser from 10.0.0.4 port 50022 ssh2: RSA SHA256:abcdefghijklmnopqrstuvwxyz")
 	batch := record.NewBatch(newTable(), record.NewCompressor())
-	w := newWriter(&self{name: "web-01", now: time.Now})
+	w := newWriter(&self{name: "web-01", now: time.Now}, newLevels())
 	w.begin(testNow)
 	var m Message
 	b.ReportAllocs()
 	for b.Loop() {
 		Parse(line, testNow, time.UTC, &m)
-		w.add(batch, &m)
+		w.add(batch, &m, netip.Addr{})
 		if batch.Pending() > 1<<19 {
 			b.StopTimer()
 			batch.Begin()

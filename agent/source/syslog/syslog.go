@@ -5,19 +5,20 @@
 // can be opened by the daemon and the agent alone, what was written stays in it
 // while the agent restarts, and when it is full rsyslog keeps the messages in
 // its own queue on disk. A Unix socket, and UDP and TCP on the loopback
-// address, are there for other senders.
+// address, are there for other senders on the machine.
 //
-// Senders that can wait (pipe, Unix socket, TCP) are made to wait while the
-// spool has no room. UDP is not: what does not fit is dropped, oldest first,
-// and told as lost.
+// A Listener is a source of its own: a port for other machines and appliances,
+// by UDP, TCP or TLS. There is none unless the settings ask for one.
+//
+// Senders that can wait (pipe, Unix socket, TCP, TLS) are made to wait while
+// the spool has no room. UDP is not: what does not fit is dropped and told as
+// lost.
 package syslog
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/netip"
 	"os"
 	"sync"
@@ -28,7 +29,7 @@ import (
 	"github.com/openloganalytics/agent/internal/logfile"
 )
 
-// Options say what is received where. At least one of the four inputs is given.
+// Options say what is received where.
 type Options struct {
 	// Pipe is the path of the named pipe that rsyslog writes to. A missing one
 	// is made with mode 0660.
@@ -57,54 +58,81 @@ type Options struct {
 
 // A Source receives syslog messages.
 type Source struct {
+	name   string
+	inputs []input
 	opts   Options
 	wanted Selection
 	self   *self
 	table  *record.Table
+	levels *levels
+}
+
+// An input is one thing to receive from.
+type input struct {
+	thing   string // as status names it
+	receive func(context.Context, *receiver) error
 }
 
 var _ source.Source = (*Source)(nil)
 
-// New checks the options and returns the source.
+// New checks the options and returns the source of this machine's messages. At
+// least one of the four inputs is given.
 func New(o Options) (*Source, error) {
+	s, err := newSource("syslog", o)
+	if err != nil {
+		return nil, err
+	}
+	if o.Pipe != "" {
+		s.inputs = append(s.inputs, input{o.Pipe, s.receivePipe})
+	}
+	if o.Socket != "" {
+		s.inputs = append(s.inputs, input{o.Socket, s.receiveSocket})
+	}
+	for _, local := range []struct{ protocol, address string }{{UDP, o.UDP}, {TCP, o.TCP}} {
+		if local.address == "" {
+			continue
+		}
+		if err := checkLoopback(local.address); err != nil {
+			return nil, fmt.Errorf("open syslog source: %w", err)
+		}
+		p := &port{source: s, protocol: local.protocol, network: local.protocol, address: local.address, most: maxLocal, idle: defaultIdle}
+		s.inputs = append(s.inputs, input{local.protocol + " " + local.address, p.receive})
+	}
+	if len(s.inputs) == 0 {
+		return nil, errors.New("open syslog source: nothing to receive from: give a pipe, a socket, or a UDP or TCP address")
+	}
+	return s, nil
+}
+
+func newSource(name string, o Options) (*Source, error) {
 	wanted, err := Compile(o.Selectors)
 	if err != nil {
 		return nil, fmt.Errorf("open syslog source: %w", err)
-	}
-	for _, address := range []string{o.UDP, o.TCP} {
-		if err := checkLoopback(address); err != nil {
-			return nil, fmt.Errorf("open syslog source: %w", err)
-		}
-	}
-	if o.Pipe == "" && o.Socket == "" && o.UDP == "" && o.TCP == "" {
-		return nil, errors.New("open syslog source: nothing to receive from: give a pipe, a socket, or a UDP or TCP address")
 	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	return &Source{
-		opts: o, wanted: wanted, table: newTable(),
+		name: name, opts: o, wanted: wanted, table: newTable(), levels: newLevels(),
 		self: &self{name: o.Hostname, addresses: o.Addresses, now: o.Now},
 	}, nil
 }
 
 func checkLoopback(address string) error {
-	if address == "" {
-		return nil
-	}
 	at, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return fmt.Errorf("read address %q: %w; write 127.0.0.1:PORT or [::1]:PORT", address, err)
 	}
 	if !at.Addr().IsLoopback() || at.Port() == 0 {
 		return fmt.Errorf("listen on %s: only a port of a loopback address is allowed, because anybody who reaches it can write "+
-			"into the log; use 127.0.0.1:PORT, and let rsyslog receive from other machines", address)
+			"into the log; use 127.0.0.1:PORT, or a listener for other machines", address)
 	}
 	return nil
 }
 
-// Name returns "syslog".
-func (s *Source) Name() string { return "syslog" }
+// Name returns "syslog", and of a listener "syslog:udp:10.0.0.4:5514", with *
+// for all addresses.
+func (s *Source) Name() string { return s.name }
 
 // stopGrace is how long, after ctx ended, the spool may take to accept what
 // was received before.
@@ -120,31 +148,16 @@ func (s *Source) Run(ctx context.Context, out source.Emitter) error {
 	defer stop()
 
 	var inputs sync.WaitGroup
-	start := func(thing string, receive func(context.Context, *receiver) error) {
-		if thing == "" {
-			return
-		}
+	for _, in := range s.inputs {
 		inputs.Go(func() {
-			s.keep(ctx, out, thing, func() error { return receive(ctx, s.receiver(closing, out, thing)) })
+			s.keep(ctx, out, in.thing, func() error { return in.receive(ctx, s.receiver(closing, out, in.thing)) })
 		})
 	}
-	start(s.opts.Pipe, s.receivePipe)
-	start(s.opts.Socket, s.receiveSocket)
-	start(label("udp", s.opts.UDP), s.receiveUDP)
-	start(label("tcp", s.opts.TCP), s.receiveTCP)
 	inputs.Wait()
 	if err := out.Flush(closing); err != nil {
 		return fmt.Errorf("flush syslog messages: %w", err)
 	}
 	return nil
-}
-
-// label names a network address as status shows it.
-func label(network, address string) string {
-	if address == "" {
-		return ""
-	}
-	return network + " " + address
 }
 
 // Waits between two attempts to open an input, doubled from the first to the last.
@@ -220,89 +233,6 @@ func (s *Source) receiveSocket(ctx context.Context, r *receiver) error {
 		return err
 	}
 	r.out.Trouble(r.thing, "")
-	err = r.datagrams(ctx, conn, brisk, conn.CloseRead)
+	err = r.datagrams(ctx, conn)
 	return errors.Join(err, conn.Close())
-}
-
-// udpPatience is how long UDP messages wait for room in the spool.
-const udpPatience = 2 * time.Second
-
-func (s *Source) receiveUDP(ctx context.Context, r *receiver) error {
-	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(s.opts.UDP)))
-	if err != nil {
-		return fmt.Errorf("receive syslog: %w", err)
-	}
-	r.out.Trouble(r.thing, "")
-	r.patience = udpPatience
-	err = r.datagrams(ctx, conn, lazy, nil)
-	return errors.Join(err, conn.Close())
-}
-
-const (
-	maxConnections = 64
-	// idleConnection is how long a TCP sender may be silent before it has to
-	// connect again.
-	idleConnection = 15 * time.Minute
-	// tcpQuiet is how long nothing comes from a connection that is empty.
-	tcpQuiet = 100 * time.Millisecond
-)
-
-func (s *Source) receiveTCP(ctx context.Context, r *receiver) error {
-	listener, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.MustParseAddrPort(s.opts.TCP)))
-	if err != nil {
-		return fmt.Errorf("receive syslog: %w", err)
-	}
-	stop := context.AfterFunc(ctx, func() { s.close(listener) })
-	defer stop()
-	r.out.Trouble(r.thing, "")
-
-	var open sync.WaitGroup
-	defer open.Wait()
-	slots := make(chan struct{}, maxConnections)
-	for {
-		conn, err := listener.AcceptTCP()
-		if err != nil {
-			s.close(listener)
-			if ctx.Err() != nil {
-				return nil
-			}
-			return fmt.Errorf("receive syslog: %w", err)
-		}
-		select {
-		case slots <- struct{}{}:
-		default:
-			r.out.Trouble(r.thing, fmt.Sprintf("%d senders are connected, one more was refused; "+
-				"let them send to rsyslog, which hands all messages on in one stream", maxConnections))
-			s.close(conn)
-			continue
-		}
-		open.Go(func() {
-			s.receiveConn(ctx, s.receiver(r.closing, r.out, r.thing), conn)
-			<-slots
-			r.out.Trouble(r.thing, "")
-		})
-	}
-}
-
-// receiveConn reads one connection. When ctx ends it shuts its own side, so
-// that a sender who looks before it writes, as rsyslog does, stops in time.
-func (s *Source) receiveConn(ctx context.Context, r *receiver, conn *net.TCPConn) {
-	defer s.close(conn)
-	stop := context.AfterFunc(ctx, func() {
-		if err := conn.CloseWrite(); err != nil {
-			s.opts.Log.Debug("cannot shut a connection", "from", conn.RemoteAddr().String(), "error", err)
-		}
-	})
-	defer stop()
-	f := &framer{}
-	if err := errors.Join(r.stream(ctx, conn, f, idleConnection, tcpQuiet), r.rest(f)); err != nil {
-		s.opts.Log.Debug("connection ended", "from", conn.RemoteAddr().String(), "error", err)
-	}
-}
-
-// close closes what nothing was written to.
-func (s *Source) close(c io.Closer) {
-	if err := c.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-		s.opts.Log.Debug("cannot close", "error", err)
-	}
 }

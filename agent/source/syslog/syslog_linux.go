@@ -7,9 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"strconv"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -124,21 +122,13 @@ func removeStale(path string) error {
 	return nil
 }
 
-// receiveBuffer is what the kernel may hold for a datagram socket, in bytes.
-const receiveBuffer = 16 << 20
-
-// A socket reads from a datagram socket without waiting, and counts what the
-// kernel had to drop.
+// A socket reads from a Unix datagram socket without waiting.
 type socket struct {
 	raw  syscall.RawConn
 	read func(fd uintptr) // reads into buf
 	buf  []byte
 	n    int
 	err  error
-
-	inode   []byte // of a UDP socket, as /proc/net/udp has it
-	dropped int64  // as last seen
-	checked time.Time
 }
 
 func newSocket(conn syscall.Conn) (*socket, error) {
@@ -154,21 +144,20 @@ func newSocket(conn syscall.Conn) (*socket, error) {
 			}
 		}
 	}
-	var stat unix.Stat_t
-	failed := raw.Control(func(fd uintptr) {
-		// Beyond the system's limit with the privilege, else up to it.
-		if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
-		}
-		err = errors.Join(err, unix.Fstat(int(fd), &stat))
-	})
+	failed := raw.Control(func(fd uintptr) { err = setReceiveBuffer(int(fd)) })
 	if err := errors.Join(failed, err); err != nil {
 		return nil, fmt.Errorf("open socket: %w", err)
 	}
-	if _, ok := conn.(*net.UDPConn); ok {
-		s.inode = strconv.AppendUint(nil, stat.Ino, 10)
-	}
 	return s, nil
+}
+
+// setReceiveBuffer sets it beyond the system's limit with the privilege, else
+// up to it.
+func setReceiveBuffer(fd int) error {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) == nil {
+		return nil
+	}
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 }
 
 // more reads the next datagram if there is one.
@@ -176,40 +165,4 @@ func (s *socket) more(buf []byte) (n int, ok bool) {
 	s.buf = buf
 	err := s.raw.Control(s.read)
 	return max(s.n, 0), err == nil && s.err == nil && s.n > 0
-}
-
-// drops returns how many datagrams the kernel dropped since it was last asked,
-// looking once in a second. For a Unix socket there are none: its sender waits.
-func (s *socket) drops(now time.Time) int64 {
-	const every = time.Second
-	if s.inode == nil || now.Sub(s.checked) < every {
-		return 0
-	}
-	s.checked = now
-	for _, path := range []string{"/proc/net/udp", "/proc/net/udp6"} {
-		list, err := os.ReadFile(path)
-		if err != nil {
-			continue // no IPv6 on this machine
-		}
-		if total, ok := dropsOf(list, s.inode); ok {
-			since := total - s.dropped
-			s.dropped = total
-			return since
-		}
-	}
-	return 0
-}
-
-// dropsOf finds the drops of the socket in a list of /proc/net/udp: the inode
-// is the tenth column, the drops are the last (Linux, net/ipv4/udp.c).
-func dropsOf(list, inode []byte) (drops int64, ok bool) {
-	for line := range bytes.Lines(list) {
-		columns := bytes.Fields(line)
-		if len(columns) < 13 || !bytes.Equal(columns[9], inode) {
-			continue
-		}
-		drops, err := strconv.ParseInt(string(columns[len(columns)-1]), 10, 64)
-		return drops, err == nil
-	}
-	return 0, false
 }

@@ -3,9 +3,12 @@ package syslog
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -141,32 +144,178 @@ func TestSocketLongMessage(t *testing.T) {
 	checkTruncated(t, out, "daemon", 1) // the kernel does not say how many
 }
 
-// TestUDPOverflow: what the kernel drops while the spool takes nothing is in
-// the ledger, so that sent = emitted + lost.
-func TestUDPOverflow(t *testing.T) {
+// TestUDPWhileTheSpoolIsFull: whatever does not fit, and wherever, sent =
+// emitted + lost.
+func TestUDPWhileTheSpoolIsFull(t *testing.T) {
 	address := freePort(t, "udp")
 	out := emitter("udp " + address)
 	stop := run(t, Options{UDP: address}, out)
 	opened(t, out, "udp "+address)
 	out.Block()
 	conn := dial(t, "udp", address)
-	const count = 12000
-	padding := strings.Repeat(" ", 4000) // to fill the kernel's buffer with fewer
+	padding := strings.Repeat(" ", 16000)
+	const count = 2 * maxQueued / 16000
 	for i := range count {
 		send(t, conn, numbered(i)+padding)
+	}
+	if err := out.Wait(within(t), func() bool { return len(out.Losses()) > 0 }); err != nil {
+		t.Fatal(err)
 	}
 	out.Unblock()
 	stop()
 	got := int64(len(messages(out)))
-	dropped := int64(0)
 	for _, loss := range out.Losses() {
 		got += loss.Records
-		if loss.Reason == "socket-buffer-full" {
-			dropped += loss.Records
+	}
+	if got != count {
+		t.Errorf("%d messages emitted or lost, want %d", got, count)
+	}
+}
+
+// TestFullQueueLosesTheOldest: and counts them by facility.
+func TestFullQueueLosesTheOldest(t *testing.T) {
+	s, err := New(Options{UDP: "127.0.0.1:514", Selectors: everything()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := sourcetest.New()
+	r, q := s.receiver(t.Context(), out, "udp"), newBurstQueue()
+	out.Block()
+	padding := strings.Repeat(" ", 16000)
+	const count = maxQueued/16000 + 100
+	for i := range count {
+		b := q.next()
+		b.add([]byte(numbered(i)+padding), netip.Addr{})
+		if err := r.enqueue(b, q); err != nil {
+			t.Fatal(err)
 		}
 	}
-	if got != count || dropped == 0 {
-		t.Errorf("%d messages emitted or lost, %d of them dropped by the kernel; want %d and some", got, dropped, count)
+	out.Unblock()
+	q.close()
+	for b := q.take(); b != nil; b = q.take() {
+		if err := r.burst(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lost := 0
+	for _, loss := range out.Losses() {
+		if loss.Reason != "spool-full" || loss.Class != "user" {
+			t.Errorf("loss %+v, want spool-full of user", loss)
+		}
+		lost += int(loss.Records)
+	}
+	texts := messages(out)
+	if lost < 100 || lost > 200 || len(texts)+lost != count {
+		t.Fatalf("%d emitted and %d lost, want about 100 lost and %d together", len(texts), lost, count)
+	}
+	for i, text := range texts {
+		if want := fmt.Sprintf("message %d", lost+i); strings.TrimSpace(text) != want {
+			t.Fatalf("message %d is %q, want %q: the oldest are lost", i, strings.TrimSpace(text), want)
+		}
+	}
+}
+
+// TestQueueIsForMessages: however few datagrams come at a time, as many of them
+// fit into the queue, and they come out in order with their senders.
+func TestQueueIsForMessages(t *testing.T) {
+	q := newBurstQueue()
+	const count = 20000
+	for i := range count {
+		b := q.next()
+		b.add(fmt.Appendf(nil, "%05d", i), netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}))
+		if !q.put(b) {
+			t.Fatalf("no room for datagram %d", i)
+		}
+	}
+	q.close()
+	n := 0
+	for b := q.take(); b != nil; b = q.take() {
+		start := 0
+		for i, end := range b.ends {
+			want := fmt.Sprintf("%05d 10.0.%d.%d", n, byte(n>>8), byte(n))
+			if got := string(b.bytes[start:end]) + " " + b.peers[i].String(); got != want {
+				t.Fatalf("datagram %d is %q, want %q", n, got, want)
+			}
+			start = end
+			n++
+		}
+	}
+	if n != count || q.used != 0 {
+		t.Errorf("%d datagrams and %d bytes left, want %d and 0", n, q.used, count)
+	}
+}
+
+// TestUDPKernelDrops: what the kernel drops is counted to the last one, also
+// when nothing comes after it.
+func TestUDPKernelDrops(t *testing.T) {
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sender := dial(t, "udp", conn.LocalAddr().String())
+	socket, err := newUDPSocket(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	if err := unix.SetsockoptInt(socket.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 16<<10); err != nil {
+		t.Fatal(err)
+	}
+	for round := range 2 {
+		const count = 500
+		for range count {
+			send(t, sender, "<13>app: "+strings.Repeat("x", 200))
+		}
+		var got int64
+		for empty := false; !empty; {
+			var b burst
+			if empty, err = socket.read(&b); err != nil {
+				t.Fatal(err)
+			}
+			got += int64(len(b.ends))
+		}
+		listed, ok := socket.listedDrops()
+		drops := socket.drops()
+		if got == 0 || drops == 0 || got+drops != count {
+			t.Errorf("round %d: %d read and %d dropped, want both and %d together", round, got, drops, count)
+		}
+		if !ok || listed != socket.dropped {
+			t.Errorf("round %d: /proc/net/udp has %d drops, %v; want %d", round, listed, ok, socket.dropped)
+		}
+	}
+}
+
+// TestUDPBatch: a read takes many datagrams, each with its sender, and leaves
+// out empty ones.
+func TestUDPBatch(t *testing.T) {
+	conn, err := net.ListenUDP("udp", nil) // IPv6 and IPv4
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := conn.LocalAddr().(*net.UDPAddr).Port
+	socket, err := newUDPSocket(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	for i, host := range []string{"127.0.0.1", "::1"} {
+		sender := dial(t, "udp", net.JoinHostPort(host, strconv.Itoa(port)))
+		for range 100 {
+			send(t, sender, strconv.Itoa(i))
+			send(t, sender, "")
+		}
+	}
+	var b burst
+	for empty := false; !empty; {
+		if empty, err = socket.read(&b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(b.ends) != 200 || string(b.bytes) != strings.Repeat("0", 100)+strings.Repeat("1", 100) {
+		t.Fatalf("%d datagrams %q, want 200", len(b.ends), b.bytes)
+	}
+	if got, want := [2]string{b.peers[0].String(), b.peers[199].String()}, [2]string{"127.0.0.1", "::1"}; got != want {
+		t.Errorf("senders %v, want %v", got, want)
 	}
 }
 

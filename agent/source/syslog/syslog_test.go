@@ -38,6 +38,11 @@ func run(t *testing.T, o Options, out source.Emitter) (stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return runSource(t, s, out)
+}
+
+func runSource(t *testing.T, s *Source, out source.Emitter) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx, out) }()
@@ -257,14 +262,14 @@ func TestTCPConnectionsAreBounded(t *testing.T) {
 	run(t, Options{TCP: address}, out)
 	opened(t, out, "tcp "+address)
 	var first net.Conn
-	for i := range maxConnections {
+	for i := range maxLocal {
 		conn := dial(t, "tcp", address)
 		send(t, conn, numbered(i)+"\n")
 		if i == 0 {
 			first = conn
 		}
 	}
-	if err := out.WaitRows(within(t), maxConnections); err != nil {
+	if err := out.WaitRows(within(t), maxLocal); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := dial(t, "tcp", address).Read(make([]byte, 1)); n != 0 || err == nil {
@@ -277,8 +282,8 @@ func TestTCPConnectionsAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	opened(t, out, "tcp "+address) // the trouble is over
-	send(t, dial(t, "tcp", address), numbered(maxConnections)+"\n")
-	if err := out.WaitRows(within(t), maxConnections+1); err != nil {
+	send(t, dial(t, "tcp", address), numbered(maxLocal)+"\n")
+	if err := out.WaitRows(within(t), maxLocal+1); err != nil {
 		t.Error(err)
 	}
 }
@@ -353,7 +358,7 @@ func TestGroupsKeepTheLimit(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := r.emit(); err != nil {
+	if err := r.finish(); err != nil {
 		t.Fatal(err)
 	}
 	if got := len(out.Rows("Syslog")); got != count {
@@ -377,24 +382,25 @@ func (s *sizes) Emit(ctx context.Context, table *record.Table, fill func(*record
 	}, at...)
 }
 
-// TestFullSpool: what waited too long is told as lost, by facility, and the
-// next messages find their way.
+// TestFullSpool: what the spool does not take by the end is told as lost, by
+// facility.
 func TestFullSpool(t *testing.T) {
 	s, err := New(Options{UDP: "127.0.0.1:514", Selectors: everything(), Now: func() time.Time { return testNow }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	out := sourcetest.New()
-	r := s.receiver(t.Context(), out, "udp")
-	r.patience = time.Millisecond
+	closing, cancel := context.WithCancel(t.Context())
+	r := s.receiver(closing, out, "udp")
 	r.begin()
 	out.Block()
+	cancel()
 	for _, msg := range []string{"<30>2026-11-24T10:00:01Z vm a: 1", "<84>2026-11-24T10:00:02Z vm a: 2", "<30>2026-11-24T09:00:03Z vm a: 3"} {
 		if err := r.take([]byte(msg)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := r.emit(); err != nil {
+	if err := r.finish(); err != nil {
 		t.Fatal(err)
 	}
 	at := func(h, s int) time.Time { return time.Date(2026, 11, 24, h, 0, s, 0, time.UTC) }
@@ -406,12 +412,4 @@ func TestFullSpool(t *testing.T) {
 	if len(got) != 2 || got[0] != want[0] || got[1] != want[1] {
 		t.Errorf("losses %+v, want %+v", got, want)
 	}
-	out.Unblock()
-	if err := r.take([]byte(numbered(0))); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.emit(); err != nil {
-		t.Fatal(err)
-	}
-	checkNumbered(t, out, 1)
 }

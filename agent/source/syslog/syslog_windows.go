@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 	"syscall"
-	"time"
 )
 
 var errNotHere = errors.New("there is no syslog pipe or socket on Windows; give a UDP or TCP address")
@@ -16,12 +15,9 @@ func plug(*os.File) ([]byte, error) { return nil, errNotHere }
 
 func listenUnix(string, int) (*net.UnixConn, error) { return nil, errNotHere }
 
-// A socket has nothing to say on Windows: datagrams are read one at a time,
-// and the system does not tell what it dropped.
+// A socket of Unix does not come to be on Windows.
 type socket struct{}
 
-func newSocket(syscall.Conn) (*socket, error) { return &socket{}, nil }
+func newSocket(syscall.Conn) (*socket, error) { return nil, errNotHere }
 
 func (*socket) more([]byte) (int, bool) { return 0, false }
-
-func (*socket) drops(time.Time) int64 { return 0 }
