@@ -41,6 +41,8 @@ type Sources struct {
 	Syslog     *Syslog     `json:"syslog,omitempty"`
 	Counters   []Counters  `json:"counters,omitempty"`
 	CustomLogs []CustomLog `json:"customLogs,omitempty"`
+	// SyslogListeners are open ports; none by default.
+	SyslogListeners []SyslogListener `json:"syslogListeners,omitempty"`
 }
 
 // Heartbeat is the row that says the machine lives.
@@ -64,6 +66,21 @@ type Syslog struct {
 type SyslogSelector struct {
 	Facilities []string `json:"facilities"`
 	Severities []string `json:"severities"`
+}
+
+// SyslogListener is a port on which other machines and appliances send syslog.
+type SyslogListener struct {
+	Protocol string `json:"protocol"`          // udp, tcp, tls
+	Address  string `json:"address,omitempty"` // of this machine; empty is all
+	Port     int    `json:"port"`
+	// PEM files of a TLS listener; ClientCAFile is empty when any sender may connect.
+	CertificateFile string   `json:"certificateFile,omitempty"`
+	KeyFile         string   `json:"keyFile,omitempty"`
+	ClientCAFile    string   `json:"clientCAFile,omitempty"`
+	MaxConnections  int      `json:"maxConnections,omitempty"`
+	IdleTimeout     Duration `json:"idleTimeout,omitempty"`
+	// Selector says which messages are wanted.
+	Selector SyslogSelector `json:"selector"`
 }
 
 // Counters is one set of performance counters with its sampling interval.

@@ -9,6 +9,7 @@ import (
 	"github.com/openloganalytics/agent/agent/source/customlog"
 	"github.com/openloganalytics/agent/agent/source/heartbeat"
 	"github.com/openloganalytics/agent/agent/source/perf"
+	"github.com/openloganalytics/agent/agent/source/syslog"
 	"github.com/openloganalytics/agent/internal/hostinfo"
 	"github.com/openloganalytics/agent/internal/product"
 )
@@ -48,5 +49,23 @@ func sources(o Options, h *host) ([]source.Source, error) {
 		}
 		list = append(list, s)
 	}
+	for _, l := range cfg.SyslogListeners {
+		s, err := listener(l, o, h)
+		if err != nil {
+			return nil, fmt.Errorf("set up syslog listener: %w", err)
+		}
+		list = append(list, s)
+	}
 	return systemSources(list, o, h)
+}
+
+func listener(l SyslogListener, o Options, h *host) (*syslog.Source, error) {
+	return syslog.NewListener(syslog.Listener{
+		Protocol: l.Protocol, Address: l.Address, Port: l.Port,
+		CertificateFile: l.CertificateFile, KeyFile: l.KeyFile, ClientCAFile: l.ClientCAFile,
+		MaxConnections: l.MaxConnections, Idle: time.Duration(l.IdleTimeout),
+	}, syslog.Options{
+		Selectors: []syslog.Selector{{Facilities: l.Selector.Facilities, Severities: l.Selector.Severities}},
+		Hostname:  h.name, Addresses: hostinfo.PrivateIPs, Log: o.Log,
+	})
 }

@@ -182,8 +182,19 @@ func (h *Handler) adopt(s *state, x *extension.Invocation, settings *Settings) {
 			s.ReadsHome = s.ReadsHome || below(p, "/home", "/root", "/run/user")
 		}
 	}
+	s.BindsLow = false
+	for _, l := range settings.Config.Sources.SyslogListeners {
+		s.BindsLow = s.BindsLow || l.Port < lowPorts
+		for _, p := range []string{l.CertificateFile, l.KeyFile, l.ClientCAFile} {
+			s.ReadsTmp = s.ReadsTmp || p != "" && below(p, "/tmp", "/var/tmp")
+			s.ReadsHome = s.ReadsHome || p != "" && below(p, "/home", "/root", "/run/user")
+		}
+	}
 	s.Reporting = &reporting{HandlerDir: x.Env.HandlerDir, Extension: x.Guest.ExtensionName, Sequence: x.Seq, LogPath: x.LogPath}
 }
+
+// lowPorts are those that need a privilege: all below this one.
+const lowPorts = 1024
 
 // below reports whether a pattern can match something below one of the
 // folders: its fixed part lies there, or leads there.

@@ -84,6 +84,7 @@ func (h *Handler) unit(s *state) service.Unit {
 	}
 	u.CPUPercent, u.MemoryMB = s.CPUPercent, s.MemoryMB
 	u.ReadAll, u.PrivateTmp, u.ProtectHome = s.ReadAll, !s.ReadsTmp, !s.ReadsHome
+	u.BindLow = s.BindsLow
 	return u
 }
 

@@ -98,6 +98,7 @@ func ParseSettings(public json.RawMessage, protected secret.Secret) (*Settings, 
 func (s *Settings) public(d *decoder, pub *object) {
 	s.workspaces(d, pub)
 	s.sources(d, pub.object("dataSources"), pub.had("dataSources"))
+	s.listeners(d, pub)
 	s.limits(pub)
 	s.trustedFile = pub.text("trustedCertificatesFile")
 	if file := s.trustedFile; file != "" && !filepath.IsAbs(file) {

@@ -96,7 +96,26 @@ func streams(d *decoder, src *object, want string) {
 func (s *Settings) syslog(d *decoder, src *object) {
 	defer src.done()
 	streams(d, src, "Microsoft-Syslog")
-	var sel agent.SyslogSelector
+	sel, names := selector(d, src)
+	if names == 0 {
+		d.wrong(src.path+".facilityNames", "is empty", "name at least one facility, or \"*\"")
+	}
+	if s.Config.Sources.Syslog == nil {
+		s.Config.Sources.Syslog = &agent.Syslog{}
+	}
+	if len(sel.Facilities) > 0 && len(sel.Severities) > 0 { // no level means: nothing of these
+		s.Config.Sources.Syslog.Selectors = append(s.Config.Sources.Syslog.Selectors, sel)
+	}
+	if listen := src.object("listen"); listen != nil {
+		s.Config.Sources.Syslog.UDP = loopback(d, listen, "udp")
+		s.Config.Sources.Syslog.TCP = loopback(d, listen, "tcp")
+		listen.done()
+	}
+}
+
+// selector reads facilityNames and logLevels. It also returns how many
+// facilities were named, some of which are none of a message.
+func selector(d *decoder, src *object) (sel agent.SyslogSelector, named int) {
 	names := src.texts("facilityNames")
 	if len(names) > maxFacilities {
 		d.wrong(src.path+".facilityNames", fmt.Sprintf("has %d names", len(names)), fmt.Sprintf("a rule holds at most %d; \"*\" means all", maxFacilities))
@@ -118,20 +137,7 @@ func (s *Settings) syslog(d *decoder, src *object) {
 		}
 		d.wrong(src.path+".logLevels", fmt.Sprintf("%q is not a level", level), "use Emergency, Alert, Critical, Error, Warning, Notice, Info, Debug or *")
 	}
-	if len(names) == 0 {
-		d.wrong(src.path+".facilityNames", "is empty", "name at least one facility, or \"*\"")
-	}
-	if s.Config.Sources.Syslog == nil {
-		s.Config.Sources.Syslog = &agent.Syslog{}
-	}
-	if len(sel.Facilities) > 0 && len(sel.Severities) > 0 { // no level means: nothing of these
-		s.Config.Sources.Syslog.Selectors = append(s.Config.Sources.Syslog.Selectors, sel)
-	}
-	if listen := src.object("listen"); listen != nil {
-		s.Config.Sources.Syslog.UDP = loopback(d, listen, "udp")
-		s.Config.Sources.Syslog.TCP = loopback(d, listen, "tcp")
-		listen.done()
-	}
+	return sel, len(names)
 }
 
 // loopback reads a port to listen on at the loopback address.

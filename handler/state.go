@@ -36,6 +36,7 @@ type state struct {
 	ReadAll    bool   `json:"readAll,omitempty"`
 	ReadsTmp   bool   `json:"readsTmp,omitempty"`
 	ReadsHome  bool   `json:"readsHome,omitempty"`
+	BindsLow   bool   `json:"bindsLow,omitempty"`
 
 	// Missing is when the handler's folder was first found gone.
 	Missing time.Time `json:"missing,omitzero"`

@@ -27,6 +27,9 @@ type Unit struct {
 	// ReadAll gives the capability to read files of other users, for custom
 	// logs that need it.
 	ReadAll bool
+	// BindLow gives the capability to listen on a port below 1024, for a
+	// configured listener.
+	BindLow bool
 	// PrivateTmp, ProtectHome are off when a configured path lies there.
 	PrivateTmp  bool
 	ProtectHome bool

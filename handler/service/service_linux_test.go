@@ -36,7 +36,9 @@ func TestUnitsAreHardened(t *testing.T) {
 		t.Fatalf("this test asks systemd about the units: install the package systemd (%v)", err)
 	}
 	dir := t.TempDir()
-	for name, text := range unitFiles(testUnit(), 252) {
+	u := testUnit()
+	u.BindLow = true // with all that settings can add
+	for name, text := range unitFiles(u, 252) {
 		// The programs do not exist here; whether they do is not the question.
 		text = strings.ReplaceAll(text, "/opt/log-analytics-agent/current/log-analytics-agent", "/bin/true")
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
@@ -139,9 +141,13 @@ func TestUnitFollowsSettings(t *testing.T) {
 	u.ReadAll, u.PrivateTmp, u.ProtectHome, u.Groups = false, false, false, nil
 	text := unitFiles(u, 252)["log-analytics-agent.service"]
 	has(text, "CapabilityBoundingSet=", "PrivateTmp=no", "ProtectHome=read-only")
-	if strings.Contains(text, "CAP_DAC_READ_SEARCH") || strings.Contains(text, "SupplementaryGroups") {
+	if strings.Contains(text, "CAP_") || strings.Contains(text, "SupplementaryGroups") {
 		t.Error("the unit has rights that nothing asks for")
 	}
+	u.BindLow = true
+	has(unitFiles(u, 252)["log-analytics-agent.service"], "AmbientCapabilities=CAP_NET_BIND_SERVICE", "CapabilityBoundingSet=CAP_NET_BIND_SERVICE")
+	u.ReadAll = true
+	has(unitFiles(u, 252)["log-analytics-agent.service"], "AmbientCapabilities=CAP_DAC_READ_SEARCH CAP_NET_BIND_SERVICE", "CapabilityBoundingSet=CAP_DAC_READ_SEARCH CAP_NET_BIND_SERVICE")
 	for name, text := range files {
 		if !strings.HasPrefix(text, marker+"\n") {
 			t.Errorf("%s does not begin with our mark", name)

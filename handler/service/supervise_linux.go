@@ -341,13 +341,19 @@ func (w *watch) identity(uid, gid int) *syscall.SysProcAttr {
 	}
 	attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid), Groups: system().groupNumbers(w.unit.Groups)}
 	if w.unit.ReadAll {
-		attr.AmbientCaps = []uintptr{capDacReadSearch}
+		attr.AmbientCaps = append(attr.AmbientCaps, capDacReadSearch)
+	}
+	if w.unit.BindLow {
+		attr.AmbientCaps = append(attr.AmbientCaps, capNetBindService)
 	}
 	return attr
 }
 
-// capDacReadSearch is CAP_DAC_READ_SEARCH of linux/capability.h.
-const capDacReadSearch = 2
+// Capabilities of linux/capability.h.
+const (
+	capDacReadSearch  = 2
+	capNetBindService = 10
+)
 
 // preferToDie makes the kernel take the agent before others when memory runs
 // out. It is a courtesy to the machine: without the right to, nothing is lost.

@@ -123,14 +123,11 @@ func agentService(u Unit, version int) string {
 	if len(u.Groups) > 0 {
 		lines = append(lines, "SupplementaryGroups="+strings.Join(u.Groups, " "))
 	}
-	// The capability reads every file of the machine and writes none; it is
-	// there only when a configured log may need it.
-	capability := ""
-	if u.ReadAll {
-		capability = "CAP_DAC_READ_SEARCH"
-		lines = append(lines, "AmbientCapabilities="+capability)
+	capabilities := strings.Join(capabilitiesOf(u), " ")
+	if capabilities != "" {
+		lines = append(lines, "AmbientCapabilities="+capabilities)
 	}
-	lines = append(lines, "CapabilityBoundingSet="+capability)
+	lines = append(lines, "CapabilityBoundingSet="+capabilities)
 	lines = append(lines, confined()...)
 	lines = append(lines, systemCalls(version, "@privileged @resources")...)
 	lines = append(lines,
@@ -173,6 +170,20 @@ func aroundTheAgent(u Unit, version int) []string {
 		return []string{"PermissionsStartOnly=yes", "ExecStartPre=" + u.Binary + " prepare", "ExecStopPost=" + u.Binary + " ended"}
 	}
 	return []string{"ExecStartPre=+" + u.Binary + " prepare", "ExecStopPost=+" + u.Binary + " ended"}
+}
+
+// capabilitiesOf lists the agent's, each of which is there only when something
+// that is configured may need it. The first reads every file of the machine and
+// writes none; the second opens ports below 1024.
+func capabilitiesOf(u Unit) []string {
+	var names []string
+	if u.ReadAll {
+		names = append(names, "CAP_DAC_READ_SEARCH")
+	}
+	if u.BindLow {
+		names = append(names, "CAP_NET_BIND_SERVICE")
+	}
+	return names
 }
 
 // softMemory is where Go begins to collect harder: well below the ceiling.

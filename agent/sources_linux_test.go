@@ -1,0 +1,136 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/openloganalytics/agent/agent/source/sourcetest"
+	"github.com/openloganalytics/agent/internal/logfile"
+	"github.com/openloganalytics/agent/internal/paths"
+)
+
+// openPorts lists this process's sockets that listen, as /proc/net knows them:
+// TCP in the state LISTEN (0A), UDP without a peer (07).
+func openPorts(t *testing.T) []string {
+	t.Helper()
+	mine := map[string]bool{}
+	files, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		// The folder's own descriptor is gone by now.
+		target, err := os.Readlink("/proc/self/fd/" + f.Name())
+		if inode, ok := strings.CutPrefix(target, "socket:["); err == nil && ok {
+			mine[strings.TrimSuffix(inode, "]")] = true
+		}
+	}
+	var ports []string
+	for protocol, state := range map[string]string{"tcp": "0A", "tcp6": "0A", "udp": "07", "udp6": "07"} {
+		list, err := os.ReadFile("/proc/net/" + protocol)
+		if err != nil {
+			continue // no IPv6 on this machine
+		}
+		for line := range strings.Lines(string(list)) {
+			columns := strings.Fields(line)
+			if len(columns) > 9 && columns[3] == state && mine[columns[9]] {
+				ports = append(ports, protocol+" "+columns[1])
+			}
+		}
+	}
+	slices.Sort(ports)
+	return ports
+}
+
+// collect runs the sources of the config until the test ends.
+func collect(t *testing.T, cfg Sources) *sourcetest.Emitter {
+	t.Helper()
+	layout := paths.New(t.TempDir())
+	for _, dir := range []string{layout.RunDir(), layout.AgentDir(), layout.LogDir()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := sources(Options{Layout: layout, Config: &Config{Sources: cfg}, Log: logfile.Discard()}, &host{name: "vm"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := sourcetest.New()
+	for _, s := range list {
+		out.Trouble(s.Name(), "runs not yet")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	for _, s := range list {
+		running.Go(func() {
+			out.Trouble(s.Name(), "")
+			if err := s.Run(ctx, out); err != nil {
+				t.Errorf("%s: %v", s.Name(), err)
+			}
+		})
+	}
+	t.Cleanup(func() { cancel(); running.Wait() })
+	return out
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	return conn.LocalAddr().(*net.UDPAddr).Port
+}
+
+// TestNoPortIsOpenUnlessAskedFor: every source that the default settings have
+// opens no port, and a listener opens the one it names and no other.
+func TestNoPortIsOpenUnlessAskedFor(t *testing.T) {
+	all := SyslogSelector{Facilities: []string{"*"}, Severities: []string{"*"}}
+	cfg := Sources{
+		Heartbeat: Heartbeat{Interval: Duration(10 * time.Millisecond)},
+		Syslog:    &Syslog{Selectors: []SyslogSelector{all}},
+	}
+	if before := openPorts(t); len(before) > 0 {
+		t.Fatalf("the test itself listens: %q", before)
+	}
+	within, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	// The heartbeat and an open pipe tell that the sources run.
+	ran := func(out *sourcetest.Emitter) {
+		t.Helper()
+		if err := out.Wait(within, func() bool { return len(out.Rows("Heartbeat")) > 1 && len(out.Troubles()) == 0 }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ran(collect(t, cfg))
+	if ports := openPorts(t); len(ports) > 0 {
+		t.Fatalf("ports are open: %q", ports)
+	}
+
+	port := freePort(t)
+	cfg.SyslogListeners = []SyslogListener{{Protocol: "udp", Address: "127.0.0.1", Port: port, Selector: all}}
+	out := collect(t, cfg)
+	want := fmt.Sprintf("udp 0100007F:%04X", port)
+	if err := out.Wait(within, func() bool { return slices.Equal(openPorts(t), []string{want}) }); err != nil {
+		t.Fatalf("open ports are %q, want %q alone: %v", openPorts(t), want, err)
+	}
+	conn, err := net.Dial("udp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("<13>app: hello")); err != nil {
+		t.Fatal(err)
+	}
+	if err := out.Wait(within, func() bool { return len(out.Rows("Syslog")) == 1 }); err != nil {
+		t.Fatal(err)
+	}
+}
