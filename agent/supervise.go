@@ -127,7 +127,7 @@ func (r *running) Trouble(thing, text string) {
 	case text == "":
 		delete(r.troubles, thing)
 	case len(r.troubles) >= maxTroubles && known == "":
-		thing, text = "more", fmt.Sprintf("more than %d things are in trouble; the log names them all", maxTroubles)
+		thing, text = "more", fmt.Sprintf("more than %d things are in trouble; the log names more of them", maxTroubles)
 		known = r.troubles[thing]
 		r.troubles[thing] = text
 	default:

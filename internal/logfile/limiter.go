@@ -1,7 +1,10 @@
 package logfile
 
 import (
+	"cmp"
 	"fmt"
+	"hash/maphash"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -13,130 +16,199 @@ import (
 const (
 	rate  = 10.0  // lines a second
 	burst = 100.0 // lines at once
-	// reserve is what is left after a burst, for messages not written lately.
-	reserve = 20.0
-	// lately is how long a message counts as seen, and how long a summary
-	// waits for a further repeat.
-	lately = 10 * time.Second
-	// maxTexts bounds the messages told apart.
-	maxTexts = 256
+	// period is how long a line counts as known: the same again is counted.
+	period = time.Minute
+	// maxKinds are told apart; their first lines and their summaries, a minute,
+	// are less than the rate gives.
+	maxKinds = 256
+	// maxLines of a kind are written in one period.
+	maxLines = 50
 )
 
-// limiter decides which lines are written: a token bucket for all of them.
-// The zero limiter is full.
+// A limiter decides which lines are written.
+//
+// Lines of one level and message are a kind. The first of a kind is always
+// written and begins a period; a line that was written in it is not written
+// again, and others of the kind are as long as the kind has lines left and the
+// bucket of all kinds has tokens. At the end of the period a summary counts
+// what was held back. So a flood of one kind hides no other. While nothing is
+// held back no timer runs.
 type limiter struct {
-	mu    sync.Mutex
-	spent float64 // tokens missing from a full bucket
-	since time.Time
-	texts map[string]*message
+	ended func()
+	seed  maphash.Seed
+
+	mu     sync.Mutex
+	spent  float64 // tokens missing from a full bucket; first lines and summaries overdraw it
+	since  time.Time
+	kinds  map[kindKey]*kind
+	timer  *time.Timer // of the next summary; nil until there was one
+	due    time.Time   // when it rings; zero when it does not
+	closed bool
 }
 
-// message is what is known of one message text.
-type message struct {
-	level   logrus.Level // of the most severe line held back
-	written time.Time
-	heldAt  time.Time
-	held    int
-}
-
-// heldBack says how many lines of one message were not written.
-type heldBack struct {
-	text  string
+type kindKey struct {
 	level logrus.Level
-	lines int
+	text  string
+}
+
+// A kind is what is known of its present period.
+type kind struct {
+	began   time.Time
+	lines   []uint64 // digests of those written
+	repeats int      // of lines that were written
+	others  int      // lines that were not written
+}
+
+func (k *kind) held() int { return k.repeats + k.others }
+
+// heldBack says how many lines of one kind were not written.
+type heldBack struct {
+	level           logrus.Level
+	text            string
+	repeats, others int
+	during          time.Duration
 }
 
 // String is the summary.
 func (h heldBack) String() string {
+	of := fmt.Sprintf("in the last %d s: %q", int(h.during.Round(time.Second).Seconds()), h.text)
 	if h.text == "" {
-		return fmt.Sprintf("suppressed %d lines of many messages", h.lines)
+		of = strings.TrimSuffix(of, `""`) + "many messages"
 	}
-	return fmt.Sprintf("suppressed %d repeats of %q", h.lines, h.text)
+	switch {
+	case h.others == 0:
+		return fmt.Sprintf("repeated %d times %s", h.repeats, of)
+	case h.repeats == 0:
+		return fmt.Sprintf("%d lines not written %s", h.others, of)
+	}
+	return fmt.Sprintf("repeated %d times, and %d other lines not written, %s", h.repeats, h.others, of)
 }
 
-// take reports whether a line may be written now, and which summaries are to
-// be written before it.
-func (l *limiter) take(now time.Time, level logrus.Level, text string) (write bool, due []heldBack) {
+// newLimiter returns a limiter that calls ended, in a goroutine of its own, when
+// a period ends in which lines were held back.
+func newLimiter(ended func()) *limiter {
+	return &limiter{ended: ended, seed: maphash.MakeSeed(), kinds: map[kindKey]*kind{}}
+}
+
+// digest tells lines of one kind apart by their pairs.
+func (l *limiter) digest(pairs logrus.Fields) uint64 {
+	var sum uint64
+	for key, value := range pairs { // in any order
+		sum += maphash.String(l.seed, key+"="+fmt.Sprint(value))
+	}
+	return sum
+}
+
+// take reports whether a line may be written now, and which summary is to be
+// written before it.
+func (l *limiter) take(now time.Time, level logrus.Level, text string, line uint64) (write bool, before []heldBack) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.refill(now)
-	m := l.message(text)
-	need := 1.0
-	if !m.written.IsZero() && now.Sub(m.written) < lately {
-		need += reserve
+	key := l.key(level, text)
+	if k := l.kinds[key]; k != nil && now.Sub(k.began) < period {
+		return l.another(k, line), nil
 	}
-	if burst+reserve-l.spent < need {
-		m.hold(now, level)
-		return false, nil
-	}
-	m.written = now
-	due = l.due(func(other *message) bool {
-		return other == m || now.Sub(other.heldAt) >= lately
-	})
-	l.forget(now)
-	l.spent += float64(1 + len(due))
-	return true, due
+	before = l.end(now, func(other kindKey, _ *kind) bool { return other == key })
+	l.kinds[key] = &kind{began: now, lines: []uint64{line}}
+	l.spent++
+	return true, before
 }
 
-// flush returns all summaries.
-func (l *limiter) flush() []heldBack {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.due(func(*message) bool { return true })
+// another reports whether a further line of a kind may be written.
+func (l *limiter) another(k *kind, line uint64) bool {
+	switch {
+	case slices.Contains(k.lines, line):
+		k.repeats++
+	case len(k.lines) < maxLines && l.spent+1 <= burst:
+		k.lines = append(k.lines, line)
+		l.spent++
+		return true
+	default:
+		k.others++
+	}
+	l.arm(k.began.Add(period))
+	return false
 }
 
-// refill returns tokens for the time that passed. A clock that was set back
-// earns nothing.
+// key is the kind of a line. While maxKinds are known, the others share one for
+// each level.
+func (l *limiter) key(level logrus.Level, text string) kindKey {
+	key := kindKey{level, text}
+	if l.kinds[key] == nil && len(l.kinds) >= maxKinds {
+		l.forget(l.since)
+		if len(l.kinds) >= maxKinds {
+			key.text = ""
+		}
+	}
+	return key
+}
+
+// refill returns tokens for the time that passed.
 func (l *limiter) refill(now time.Time) {
-	if passed := now.Sub(l.since).Seconds(); passed > 0 {
-		l.spent = max(0, l.spent-passed*rate)
-	}
+	l.spent = max(0, l.spent-now.Sub(l.since).Seconds()*rate)
 	l.since = now
 }
 
-// message finds what is known of text; beyond maxTexts all share one entry.
-func (l *limiter) message(text string) *message {
-	if l.texts == nil {
-		l.texts = make(map[string]*message)
+// arm makes the timer ring at due, unless it rings before. The caller holds mu.
+func (l *limiter) arm(due time.Time) {
+	switch {
+	case l.closed || !l.due.IsZero() && !due.Before(l.due):
+		return
+	case l.timer == nil:
+		l.timer = time.AfterFunc(time.Until(due), l.ended)
+	default:
+		l.timer.Reset(time.Until(due))
 	}
-	if m := l.texts[text]; m != nil {
-		return m
-	}
-	if len(l.texts) >= maxTexts {
-		text = ""
-	}
-	if l.texts[text] == nil {
-		l.texts[text] = new(message)
-	}
-	return l.texts[text]
+	l.due = due
 }
 
-func (m *message) hold(now time.Time, level logrus.Level) {
-	if m.held == 0 || level < m.level { // logrus counts downwards
-		m.level = level
-	}
-	m.held++
-	m.heldAt = now
-}
-
-// due takes out the counts that want chooses, in the order of their texts.
-func (l *limiter) due(want func(*message) bool) []heldBack {
-	var due []heldBack
-	for text, m := range l.texts {
-		if m.held > 0 && want(m) {
-			due = append(due, heldBack{text, m.level, m.held})
-			m.held = 0
+// over returns the summaries of the periods that are over, and sets the timer
+// for the next one.
+func (l *limiter) over(now time.Time) []heldBack {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.refill(now)
+	l.due = time.Time{}
+	over := l.end(now, func(_ kindKey, k *kind) bool { return now.Sub(k.began) >= period })
+	l.forget(now)
+	for _, k := range l.kinds {
+		if k.held() > 0 {
+			l.arm(k.began.Add(period))
 		}
 	}
-	slices.SortFunc(due, func(a, b heldBack) int { return strings.Compare(a.text, b.text) })
-	return due
+	return over
 }
 
-// forget drops the messages of which nothing needs to be known any more.
+// close returns all summaries and stops the timer.
+func (l *limiter) close(now time.Time) []heldBack {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+	return l.end(now, func(kindKey, *kind) bool { return true })
+}
+
+// end takes out the counts of the kinds that want chooses, in order of their
+// texts.
+func (l *limiter) end(now time.Time, want func(kindKey, *kind) bool) []heldBack {
+	var held []heldBack
+	for key, k := range l.kinds {
+		if k.held() > 0 && want(key, k) {
+			held = append(held, heldBack{key.level, key.text, k.repeats, k.others, now.Sub(k.began)})
+			k.repeats, k.others = 0, 0
+		}
+	}
+	l.spent += float64(len(held))
+	slices.SortFunc(held, func(a, b heldBack) int {
+		return cmp.Or(strings.Compare(a.text, b.text), cmp.Compare(a.level, b.level))
+	})
+	return held
+}
+
+// forget drops the kinds of which nothing needs to be known any more.
 func (l *limiter) forget(now time.Time) {
-	for text, m := range l.texts {
-		if m.held == 0 && now.Sub(m.written) >= lately {
-			delete(l.texts, text)
-		}
-	}
+	maps.DeleteFunc(l.kinds, func(_ kindKey, k *kind) bool { return k.held() == 0 && now.Sub(k.began) >= period })
 }

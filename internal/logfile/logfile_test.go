@@ -8,10 +8,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
@@ -21,15 +23,26 @@ import (
 	"github.com/openloganalytics/agent/internal/secret"
 )
 
-// testClock is a clock that a test moves.
-type testClock struct{ time.Time }
-
-func newClock() *testClock {
-	return &testClock{time.Date(2026, 1, 2, 3, 4, 5, 123456789, time.UTC)}
+// A page is what a mirror has got.
+type page struct {
+	mu   sync.Mutex
+	text strings.Builder
 }
 
-func (c *testClock) now() time.Time          { return c.Time }
-func (c *testClock) advance(d time.Duration) { c.Time = c.Add(d) }
+func (p *page) Write(line []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.text.Write(line)
+}
+
+func (p *page) String() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.text.String()
+}
+
+// tail returns the end of what was written.
+func (p *page) tail() string { return p.String()[max(0, len(p.String())-120):] }
 
 // open starts a log that the test ends.
 func open(t *testing.T, o Options) *Logger {
@@ -67,7 +80,7 @@ func TestLineFormat(t *testing.T) {
 		want string
 	}{
 		{"message alone", func(l *Logger) { l.Info("agent started") }, "info  agent started"},
-		{"levels are equally wide", func(l *Logger) { l.Warn("w"); l.Error("e"); l.Debug("d") }, "warn  w\n2026-01-02T03:04:05.123Z error e\n2026-01-02T03:04:05.123Z debug d"},
+		{"levels are equally wide", func(l *Logger) { l.Warn("w"); l.Error("e"); l.Debug("d") }, "warn  w\n2000-01-01T00:00:00.123Z error e\n2000-01-01T00:00:00.123Z debug d"},
 		{"pairs in order of keys", func(l *Logger) { l.With("pid", 7).Info("m", "b", 2, "a", time.Second) }, "info  m a=1s b=2 pid=7"},
 		{"values that need quotes", func(l *Logger) {
 			l.Info("m", "a", "two words", "b", "", "c", `q"q`, "d", "k=v", "e", `C:\x`)
@@ -78,14 +91,17 @@ func TestLineFormat(t *testing.T) {
 		{"no direction marks", func(l *Logger) { l.Info("\u202egnp.exe") }, `info  \u202egnp.exe`},
 		{"invalid UTF-8", func(l *Logger) { l.Info("a\xffb", "k", "\xfe") }, `info  a\xffb k="\xfe"`},
 		{"letters of all scripts", func(l *Logger) { l.Info("größer 日本", "k", "é") }, "info  größer 日本 k=é"},
-		{"mistaken pairs are shown", func(l *Logger) { l.Info("m", 5, "five"); l.Info("n", "k") }, "info  m !nokey=five\n2026-01-02T03:04:05.123Z info  n !nokey=k"},
+		{"mistaken pairs are shown", func(l *Logger) { l.Info("m", 5, "five"); l.Info("n", "k") }, "info  m !nokey=five\n2000-01-01T00:00:00.123Z info  n !nokey=k"},
 		{"secret type", func(l *Logger) { l.Info("m", "key", secret.New("hunter2")) }, "info  m key=***"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var mirror strings.Builder
-			tt.log(open(t, Options{Mirror: &mirror, Level: LevelDebug, Now: newClock().now}))
-			if diff := cmp.Diff("2026-01-02T03:04:05.123Z "+tt.want+"\n", mirror.String()); diff != "" {
+			synctest.Test(t, func(t *testing.T) {
+				time.Sleep(123456789)
+				tt.log(open(t, Options{Mirror: &mirror, Level: LevelDebug}))
+			})
+			if diff := cmp.Diff("2000-01-01T00:00:00.123Z "+tt.want+"\n", mirror.String()); diff != "" {
 				t.Errorf("line (-want +got):\n%s", diff)
 			}
 		})
@@ -144,15 +160,16 @@ func TestAllFilesTogetherStayWithinMaxBytes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	clock := newClock()
-	log := open(t, Options{Path: path, MaxBytes: maxBytes, Files: files, Now: clock.now})
-	for i := range 300 {
-		clock.advance(time.Second)
-		log.Info("line", "n", i)
-		if got := totalSize(t, dir); got > maxBytes {
-			t.Fatalf("after line %d the files have %d bytes, want at most %d", i, got, maxBytes)
+	synctest.Test(t, func(t *testing.T) {
+		log := open(t, Options{Path: path, MaxBytes: maxBytes, Files: files})
+		for i := range 300 {
+			time.Sleep(2 * time.Second)
+			log.Info("line", "n", i)
+			if got := totalSize(t, dir); got > maxBytes {
+				t.Fatalf("after line %d the files have %d bytes, want at most %d", i, got, maxBytes)
+			}
 		}
-	}
+	})
 	newest := lines(t, path)
 	if got, want := newest[len(newest)-1], "info  line n=299\n"; got != want {
 		t.Errorf("newest line = %q, want %q", got, want)
@@ -270,89 +287,171 @@ func TestTornLineIsEnded(t *testing.T) {
 	}
 }
 
-func TestFloodIsSummarised(t *testing.T) {
-	clock := newClock()
-	var mirror strings.Builder
-	log := open(t, Options{Mirror: &mirror, Now: clock.now})
-	for range 1000 {
-		log.Warn("socket overflowed")
-	}
-	if got := strings.Count(mirror.String(), "\n"); got != burst {
-		t.Errorf("%d lines of one message at once, want %v", got, burst)
-	}
-	// Another message is not hidden by the flood.
-	mirror.Reset()
-	log.Error("disk full")
-	if got, want := mirror.String(), "error disk full\n"; !strings.HasSuffix(got, want) {
-		t.Errorf("another message gave %q, want %q", got, want)
-	}
-	// The rate holds, summaries included.
-	mirror.Reset()
-	for range 1000 {
-		clock.advance(10 * time.Millisecond)
-		log.Warn("socket overflowed")
-	}
-	if got := strings.Count(mirror.String(), "\n"); got < 90 || got > 101 {
-		t.Errorf("%d lines in 10 s of flood, want 10 a second", got)
-	}
-	// No line is unaccounted for.
-	clock.advance(time.Hour)
-	log.Info("calm")
-	written, suppressed := 0, 0
-	for line := range strings.Lines(mirror.String()) {
-		switch text := line[len(timeLayout)+1:]; {
-		case strings.HasPrefix(text, "warn  socket overflowed"):
-			written++
-		case strings.HasPrefix(text, "warn  suppressed "):
-			n, rest, _ := strings.Cut(strings.TrimPrefix(text, "warn  suppressed "), " ")
-			count, err := strconv.Atoi(n)
-			if err != nil || rest != "repeats of \"socket overflowed\"\n" {
-				t.Errorf("summary = %q", text)
+// unfold returns how many lines of each message a log stands for: those that
+// are in it, and those that its summaries count.
+func unfold(t *testing.T, log string) map[string]int {
+	t.Helper()
+	summary := regexp.MustCompile(`^(?:repeated (\d+) times)?(?:, and )?(?:(\d+) (?:other )?lines not written)?,? in the last \d+ s: (?:"(.*)"|many messages)$`)
+	counts := map[string]int{}
+	for line := range strings.Lines(log) {
+		text := strings.TrimSuffix(line[len(timeLayout)+7:], "\n")
+		m := summary.FindStringSubmatch(text)
+		if m == nil {
+			message, _, _ := strings.Cut(text, " n=")
+			counts[message]++
+			continue
+		}
+		for _, number := range m[1:3] {
+			if n, err := strconv.Atoi(number); err == nil {
+				counts[m[3]] += n
 			}
-			suppressed += count
 		}
 	}
-	if want := 1000 - burst + 1000; float64(written+suppressed) != want {
-		t.Errorf("%d written and %d suppressed, want %v together", written, suppressed, want)
+	return counts
+}
+
+// The first of many equal lines is written at once, and the others are one
+// line at the end of the minute, whether or not anything else is logged.
+func TestRepeatsAreSummarised(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mirror page
+		log := open(t, Options{Mirror: &mirror})
+		for range 241 {
+			log.With("input", "udp").Warn("socket overflowed", "cause", errors.New("full"))
+			time.Sleep(100 * time.Millisecond)
+		}
+		want := "2000-01-01T00:00:00.000Z warn  socket overflowed cause=full input=udp\n"
+		if diff := cmp.Diff(want, mirror.String()); diff != "" {
+			t.Errorf("log before the minute is over (-want +got):\n%s", diff)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		want += "2000-01-01T00:01:00.000Z warn  repeated 240 times in the last 60 s: \"socket overflowed\"\n"
+		if diff := cmp.Diff(want, mirror.String()); diff != "" {
+			t.Errorf("log (-want +got):\n%s", diff)
+		}
+		log.With("input", "udp").Warn("socket overflowed", "cause", errors.New("full"))
+		want += "2000-01-01T01:00:24.100Z warn  socket overflowed cause=full input=udp\n"
+		if diff := cmp.Diff(want, mirror.String()); diff != "" {
+			t.Errorf("log of what comes again (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// Lines that differ in their pairs are no repeats, but a kind has only so many.
+func TestLinesThatDifferAreWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mirror page
+		log := open(t, Options{Mirror: &mirror})
+		for n := range maxLines + 30 {
+			log.Warn("trouble", "n", n)
+			log.Warn("trouble", "n", 0)
+		}
+		if got := strings.Count(mirror.String(), "\n"); got != maxLines {
+			t.Errorf("%d lines at once, want %d", got, maxLines)
+		}
+		time.Sleep(period)
+		synctest.Wait()
+		want := fmt.Sprintf("warn  repeated %d times, and 30 other lines not written, in the last 60 s: \"trouble\"\n", maxLines+30)
+		if !strings.HasSuffix(mirror.String(), want) {
+			t.Errorf("log ends %q, want %q", mirror.tail(), want)
+		}
+	})
+}
+
+// However much is logged, the log grows by no more than the rate, within its
+// size on disk; no line is unaccounted for; and an error of a kind that was not
+// there before is written at once.
+func TestFloodOfEverythingIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	var mirror page
+	logged := map[string]int{}
+	synctest.Test(t, func(t *testing.T) {
+		log := open(t, Options{Mirror: &mirror, Path: filepath.Join(dir, "agent.log"), MaxBytes: 100_000})
+		say := func(text string, n int) {
+			log.Warn(text, "n", n)
+			logged[text]++
+		}
+		const minutes = 20
+		for second := range minutes * 60 {
+			for n := range 200 {
+				say("flood "+strconv.Itoa(n), second)
+				say("torrent", n)
+			}
+			if second%100 == 50 {
+				text := fmt.Sprintf("disk failed %d", second)
+				log.Error(text)
+				logged[text]++
+				if want := "error " + text + "\n"; !strings.HasSuffix(mirror.String(), want) {
+					t.Fatalf("the log ends %q, want %q", mirror.tail(), want)
+				}
+			}
+			if got, most := strings.Count(mirror.String(), "\n"), 2*maxKinds+burst+(second+1)*rate; got > most {
+				t.Fatalf("%d lines after %d s, want at most %d", got, second+1, most)
+			}
+			if got := totalSize(t, dir); got > 100_000 {
+				t.Fatalf("the files have %d bytes", got)
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		if got := strings.Count(mirror.String(), "\n"); got < 5*minutes*60 {
+			t.Errorf("only %d lines in %d minutes", got, minutes)
+		}
+	})
+	if diff := cmp.Diff(logged, unfold(t, mirror.String())); diff != "" {
+		t.Errorf("lines logged and lines accounted for (-want +got):\n%s", diff)
 	}
 }
 
 func TestManyDifferentMessagesAreBounded(t *testing.T) {
-	var l limiter
-	now := newClock().now()
+	l := newLimiter(func() {})
+	now := time.Now()
 	written := 0
-	for i := range 10 * maxTexts {
-		if ok, _ := l.take(now, logrus.InfoLevel, strconv.Itoa(i)); ok {
+	for i := range 10 * maxKinds {
+		if ok, _ := l.take(now, logrus.InfoLevel, strconv.Itoa(i), uint64(i)); ok {
 			written++
 		}
 	}
-	if written != burst+reserve || len(l.texts) > maxTexts+1 {
-		t.Errorf("%d lines written, %d texts remembered; want %v and at most %d", written, len(l.texts), burst+reserve, maxTexts+1)
+	if len(l.kinds) > maxKinds+1 || written > maxKinds+burst {
+		t.Errorf("%d lines written, %d kinds remembered; want at most %v and %d", written, len(l.kinds), maxKinds+burst, maxKinds+1)
 	}
 	held := 0
-	for _, h := range l.flush() {
-		held += h.lines
+	for _, h := range l.close(now) {
+		if want := "many messages"; h.text != "" || !strings.HasSuffix(h.String(), want) {
+			t.Errorf("summary is %q, want it to end in %q", h, want)
+		}
+		held += h.repeats + h.others
 	}
-	if held != 10*maxTexts-written {
-		t.Errorf("%d held back, want %d", held, 10*maxTexts-written)
+	if held != 10*maxKinds-written {
+		t.Errorf("%d held back, want %d", held, 10*maxKinds-written)
 	}
 }
 
+// Nothing is held back longer than the log is open.
 func TestCloseSummarises(t *testing.T) {
-	var mirror strings.Builder
-	log, end, err := Open(Options{Mirror: &mirror, Now: newClock().now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range int(burst) + 5 {
+	synctest.Test(t, func(t *testing.T) {
+		var mirror strings.Builder
+		log, end, err := Open(Options{Mirror: &mirror})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 6 {
+			log.Info("again")
+		}
+		time.Sleep(2 * time.Second)
+		if err := end.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if want := "info  repeated 5 times in the last 2 s: \"again\"\n"; !strings.HasSuffix(mirror.String(), want) {
+			t.Errorf("log ends %q, want %q", mirror.String(), want)
+		}
 		log.Info("again")
-	}
-	if err := end.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if want := "suppressed 5 repeats of \"again\"\n"; !strings.HasSuffix(mirror.String(), want) {
-		t.Errorf("log ends %q, want %q", mirror.String()[mirror.Len()-60:], want)
-	}
+		time.Sleep(2 * period)
+		if got := strings.Count(mirror.String(), "\n"); got != 2 {
+			t.Errorf("%d lines, want 2: none after the end", got)
+		}
+	})
 }
 
 func TestSecretIsReplacedInEveryForm(t *testing.T) {
@@ -392,12 +491,12 @@ func TestSecretIsReplacedInEveryForm(t *testing.T) {
 			"with":    func(l *Logger) { l.With("k", []string{leak}).Info("m") },
 		} {
 			var given, later, bare strings.Builder
-			log(open(t, Options{Mirror: &given, Scrub: []secret.Secret{secret.New(text)}, Now: newClock().now}))
-			l := open(t, Options{Mirror: &later, Now: newClock().now})
+			log(open(t, Options{Mirror: &given, Scrub: []secret.Secret{secret.New(text)}}))
+			l := open(t, Options{Mirror: &later})
 			l.Scrub(secret.New(text))
 			log(l)
-			log(open(t, Options{Mirror: &bare, Now: newClock().now}))
-			if given.String() != later.String() {
+			log(open(t, Options{Mirror: &bare}))
+			if given.String()[len(timeLayout):] != later.String()[len(timeLayout):] {
 				t.Errorf("%s in %s: given at once %q, added later %q", name, way, given.String(), later.String())
 			}
 			if !strings.Contains(given.String(), mask) || given.Len() >= bare.Len() {

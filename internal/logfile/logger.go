@@ -15,7 +15,6 @@ import (
 type Logger struct {
 	entry *logrus.Entry
 	sink  *sink
-	now   func() time.Time
 }
 
 // A Level says who should care for a line.
@@ -37,7 +36,7 @@ func (l *Logger) With(key string, value any) *Logger {
 	if l == nil {
 		return nil
 	}
-	return &Logger{l.entry.WithField(key, value), l.sink, l.now}
+	return &Logger{l.entry.WithField(key, value), l.sink}
 }
 
 // Scrub replaces s from now on with *** in every line of this log, whatever
@@ -64,18 +63,19 @@ func (l *Logger) log(level logrus.Level, msg string, kv []any) {
 	if l == nil || !l.entry.Logger.IsLevelEnabled(level) {
 		return
 	}
-	now := l.now()
-	write, held := l.sink.limit.take(now, level, msg)
-	l.summarise(now, held)
+	now := time.Now()
+	e := l.entry.WithTime(now).WithFields(pairs(kv))
+	write, before := l.sink.limit.take(now, level, msg, l.sink.limit.digest(e.Data))
+	l.summarise(now, before)
 	if write {
-		l.entry.WithTime(now).WithFields(pairs(kv)).Log(level, msg)
+		e.Log(level, msg)
 	}
 }
 
 // summarise logs what the limiter held back.
 func (l *Logger) summarise(now time.Time, held []heldBack) {
 	for _, h := range held {
-		l.entry.WithTime(now).Log(h.level, h.String())
+		logrus.NewEntry(l.entry.Logger).WithTime(now).Log(h.level, h.String())
 	}
 }
 

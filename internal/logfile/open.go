@@ -25,8 +25,6 @@ type Options struct {
 	Mirror io.Writer
 	// Scrub lists secrets to replace, see Logger.Scrub.
 	Scrub []secret.Secret
-	// Now is the clock; nil is time.Now.
-	Now func() time.Time
 }
 
 const (
@@ -47,10 +45,12 @@ const (
 //
 //	2026-01-02T03:04:05.123Z info  message key=value other="two words"
 //
-// in UTC, with keys in order and control characters escaped as Go does. At most
-// 10 lines a second are written, after a burst of 100; what is held back is
-// counted per message and summarised. Beyond the burst there are 20 lines for
-// messages not seen lately, so that a flood of one does not hide another.
+// in UTC, with keys in order and control characters escaped as Go does.
+//
+// At most 10 lines a second are written, after a burst of 100. A line that was
+// written within the last minute is not written again: at the end of the minute
+// one line says how often it came. The first line of a kind, a level and a
+// message, is always written, so that a flood of one does not hide another.
 func Open(o Options) (*Logger, io.Closer, error) {
 	if o.MaxBytes <= 0 {
 		o.MaxBytes = defaultMaxBytes
@@ -58,10 +58,7 @@ func Open(o Options) (*Logger, io.Closer, error) {
 	if o.Files < 2 {
 		o.Files = defaultFiles
 	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	s := &sink{mirror: o.Mirror, now: o.Now}
+	s := &sink{mirror: o.Mirror}
 	for _, hidden := range o.Scrub {
 		s.scrub.add(hidden)
 	}
@@ -74,7 +71,11 @@ func Open(o Options) (*Logger, io.Closer, error) {
 	engine.SetOutput(s)
 	engine.SetFormatter(s)
 	engine.SetLevel(o.Level.logrusLevel())
-	l := &Logger{logrus.NewEntry(engine), s, o.Now}
+	l := &Logger{logrus.NewEntry(engine), s}
+	s.limit = newLimiter(func() {
+		now := time.Now()
+		l.summarise(now, s.limit.over(now))
+	})
 	return l, closer{l}, err
 }
 
@@ -83,7 +84,8 @@ type closer struct{ log *Logger }
 
 // Close writes the summaries that are due and closes the file.
 func (c closer) Close() error {
-	c.log.summarise(c.log.now(), c.log.sink.limit.flush())
+	now := time.Now()
+	c.log.summarise(now, c.log.sink.limit.close(now))
 	return c.log.sink.close()
 }
 
@@ -91,9 +93,8 @@ func (c closer) Close() error {
 // stores it. It never fails, so that logrus never complains on its own.
 type sink struct {
 	scrub  scrubber
-	limit  limiter
+	limit  *limiter
 	mirror io.Writer
-	now    func() time.Time
 
 	mu     sync.Mutex
 	file   *rotator // nil without a path
@@ -127,7 +128,7 @@ func (s *sink) Write(line []byte) (int, error) {
 // store writes the line, and before it a word on those that were lost.
 func (s *sink) store(line []byte) {
 	if s.lost > 0 {
-		line = append(lostLine(s.now(), s.lost, s.why, s.scrub.hide), line...)
+		line = append(lostLine(time.Now(), s.lost, s.why, s.scrub.hide), line...)
 	}
 	err := s.file.write(line)
 	switch {
