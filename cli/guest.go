@@ -21,7 +21,7 @@ func guestCommand(ctx context.Context, h *handler.Handler, c extension.Command, 
 		env = nil
 	}
 	path := h.LogPath(env)
-	log, closer, err := logfile.Open(logfile.Options{Path: path})
+	log, closer, err := logfile.Open(logfile.Options{Path: path, MaxBytes: handlerLogBytes})
 	switch {
 	case err != nil:
 		log, path = logfile.Discard(), ""

@@ -25,10 +25,18 @@ import (
 	"github.com/openloganalytics/agent/internal/secret"
 )
 
+// All logs of ours together take at most 20 MB on disk. These are their shares;
+// the rest is for the agent's last words, which the supervisor keeps.
+const (
+	agentLogBytes      = 12 << 20
+	handlerLogBytes    = 4 << 20
+	supervisorLogBytes = 2 << 20 // or, with systemd, of prepare
+)
+
 // run is the agent itself, as the service starts it.
 func run(ctx context.Context, _ []string, s Streams) error {
 	layout := paths.New(os.Getenv(paths.EnvRoot))
-	log, closer, err := logfile.Open(logfile.Options{Path: filepath.Join(layout.AgentLogDir(), "agent.log")})
+	log, closer, err := logfile.Open(logfile.Options{Path: filepath.Join(layout.AgentLogDir(), "agent.log"), MaxBytes: agentLogBytes})
 	defer func() { _ = closer.Close() }() // the last line is written
 	if err != nil {
 		// A log that cannot be written is no reason not to collect; it is tried
@@ -102,7 +110,7 @@ func prepare(ctx context.Context, _ []string, s Streams) error {
 	if err != nil {
 		return err
 	}
-	log, closer, err := logfile.Open(logfile.Options{Path: h.LogPath(nil)})
+	log, closer, err := logfile.Open(logfile.Options{Path: h.LogPath(nil), MaxBytes: supervisorLogBytes})
 	defer func() { _ = closer.Close() }() // the last line is written
 	if err != nil {
 		fmt.Fprintln(s.Err, err) // as above
@@ -147,7 +155,7 @@ func supervise(ctx context.Context, _ []string, s Streams) error {
 		return err
 	}
 	signal.Ignore(syscall.SIGHUP) // whose terminal it was does not matter
-	log, closer, err := logfile.Open(logfile.Options{Path: filepath.Join(h.Layout.HandlerDir(), "supervisor.log")})
+	log, closer, err := logfile.Open(logfile.Options{Path: filepath.Join(h.Layout.HandlerDir(), "supervisor.log"), MaxBytes: supervisorLogBytes})
 	defer func() { _ = closer.Close() }() // the last line is written
 	if err != nil {
 		fmt.Fprintln(s.Err, err) // as above

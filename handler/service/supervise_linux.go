@@ -221,6 +221,9 @@ func (w *watch) once(ctx context.Context) error {
 	defer hearing.Wait()
 	defer func() { _ = notify.Close() }() // only read from
 	// The last words of the one before stay: they tell why it ended.
+	if err := shorten(w.s.file(outputFile)); err != nil {
+		w.o.Log.Warn("cannot shorten the last output of the agent", "error", err)
+	}
 	if err := os.Rename(w.s.file(outputFile), w.s.file(outputFile+".1")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		w.o.Log.Warn("cannot keep the last output of the agent", "error", err)
 	}
@@ -263,6 +266,19 @@ func (w *watch) once(ctx context.Context) error {
 			return errors.Join(ctx.Err(), agent.end(agentGrace), <-ended)
 		}
 	}
+}
+
+// maxOutput is what is kept of an agent's output, in bytes: it begins with why
+// the agent ended.
+const maxOutput = 512 << 10
+
+// shorten cuts a file at maxOutput; one that is not there is short enough.
+func shorten(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) || err == nil && info.Size() <= maxOutput {
+		return nil
+	}
+	return errors.Join(err, os.Truncate(path, maxOutput))
 }
 
 // startUnprivileged starts a program that cannot gain rights by running others.

@@ -296,6 +296,28 @@ func TestOneSupervisorAtATime(t *testing.T) {
 	}
 }
 
+// The last words of an agent are kept from their beginning, and bounded.
+func TestLastWordsAreBounded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), outputFile)
+	for _, size := range []int{-1, 0, maxOutput, maxOutput + 1, 3 * maxOutput} {
+		if size >= 0 {
+			if err := os.WriteFile(path, append([]byte("panic: "), make([]byte, size)...)[:size], 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := shorten(path); err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(path)
+		if size < 0 && errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if want := min(size, maxOutput); err != nil || len(data) != want || size > 7 && string(data[:7]) != "panic: " {
+			t.Errorf("of %d bytes %d are left, want %d from the beginning (%v)", size, len(data), want, err)
+		}
+	}
+}
+
 func TestVanishedHandlerEndsEverything(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "good")
