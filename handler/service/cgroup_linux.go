@@ -103,6 +103,7 @@ func (h hierarchy) limit(group string, u Unit) error {
 	}
 	if h.controllers == nil {
 		put("cpu", u.CPUPercent > 0, "cpu.max", cpu+" "+strconv.Itoa(period))
+		put("memory", u.MemoryMB > 0, "memory.high", strconv.Itoa(highMemory(u.MemoryMB)<<20))
 		put("memory", u.MemoryMB > 0, "memory.max", memory)
 	} else {
 		put("cpu", u.CPUPercent > 0, "cpu.cfs_quota_us", cpu)

@@ -34,7 +34,7 @@ func TestJoinOwnGroups(t *testing.T) {
 		want        map[string]string
 	}{
 		"unified": {nil, Unit{Name: "a", CPUPercent: 20, MemoryMB: 64}, map[string]string{
-			"a/cpu.max": "20000 100000", "a/memory.max": "67108864", "a/pids.max": "128", "a/cgroup.procs": "42", "cgroup.subtree_control": "+pids",
+			"a/cpu.max": "20000 100000", "a/memory.high": "62914560", "a/memory.max": "67108864", "a/pids.max": "128", "a/cgroup.procs": "42", "cgroup.subtree_control": "+pids",
 		}},
 		"unified without ceilings": {nil, Unit{Name: "a"}, map[string]string{
 			"a/pids.max": "128", "a/cgroup.procs": "42", "cgroup.subtree_control": "+pids",

@@ -133,7 +133,7 @@ func TestUnitFollowsSettings(t *testing.T) {
 		"Type=notify", "WatchdogSec=60", "User=log-analytics-agent", "SupplementaryGroups=adm systemd-journal", "Slice=loganalyticsagent.slice",
 		"AmbientCapabilities=CAP_DAC_READ_SEARCH", "CapabilityBoundingSet=CAP_DAC_READ_SEARCH", "PrivateTmp=yes", "ProtectHome=yes",
 		"ReadWritePaths=-/var/lib/log-analytics-agent/agent -/var/log/log-analytics-agent/agent", "Environment=GOMEMLIMIT=217MiB")
-	has(files["loganalyticsagent.slice"], "CPUQuota=20%", "MemoryMax=256M")
+	has(files["loganalyticsagent.slice"], "CPUQuota=20%", "CPUWeight=20", "MemoryHigh=243M", "MemoryMax=256M")
 	has(files["log-analytics-agent-report.path"],
 		"PathChanged=/var/lib/log-analytics-agent/agent/health.json", "PathChanged=/var/lib/log-analytics-agent/handler/agent-ended.json")
 	has(files["log-analytics-agent-report.service"], "ReadWritePaths=/var/lib/log-analytics-agent/handler -/var/lib/waagent/P.T-1.0.0")
