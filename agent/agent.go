@@ -103,6 +103,8 @@ func live(ctx context.Context, stop context.CancelCauseFunc, o Options) error {
 	}()
 	in := newIntake(queue, o.Log)
 	m := newMonitor(o, queue, in)
+	in.governor = newGovernor(o.Config.Limits, m.changed)
+	defer in.governor.hold()()
 
 	clients := make([]*workspace.Client, 0, len(o.Config.Workspaces))
 	uploaders := make([]*upload.Uploader, 0, len(o.Config.Workspaces))

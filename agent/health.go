@@ -52,6 +52,7 @@ type Health struct {
 	Sources    []SourceHealth    `json:"sources"`
 	Spool      SpoolHealth       `json:"spool"`
 	Ledger     LedgerHealth      `json:"ledger"`
+	Limits     LimitsHealth      `json:"limits"`
 }
 
 // WorkspaceHealth is one destination.
@@ -86,6 +87,16 @@ type SourceHealth struct {
 	Read     int64             `json:"read"` // records emitted
 	Dropped  int64             `json:"dropped"`
 	Troubles map[string]string `json:"troubles,omitempty"` // thing -> sentence
+}
+
+// LimitsHealth is the ceilings and how near they are.
+type LimitsHealth struct {
+	MemoryMB   int    `json:"memoryMB,omitempty"`   // the ceiling
+	UsedMB     int    `json:"usedMB"`               // as of the last garbage collection
+	CPUPercent int    `json:"cpuPercent,omitempty"` // the ceiling, of one core
+	State      string `json:"state"`                // "ok", or "short" while sources wait for memory
+	// Message says what is wrong and what to do when State is not ok.
+	Message string `json:"message,omitempty"`
 }
 
 // SpoolHealth is the durable queue.

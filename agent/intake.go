@@ -43,6 +43,7 @@ type intake struct {
 	ledger     *ledger.Ledger
 	compressor *record.Compressor
 	log        *logfile.Logger
+	governor   *governor // nil is none
 
 	mu          sync.Mutex
 	tables      []*openBatch
@@ -245,6 +246,9 @@ func (in *intake) touched() {
 
 // emit is source.Emitter's Emit for the source of that name.
 func (in *intake) emit(ctx context.Context, name string, table *record.Table, fill func(*record.Batch), at []source.Checkpoint) error {
+	if err := in.governor.admit(ctx); err != nil {
+		return err
+	}
 	in.mu.Lock()
 	for in.pending >= maxPending && !in.closed {
 		changed := in.changed

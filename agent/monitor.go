@@ -139,6 +139,7 @@ func (m *monitor) health() *Health {
 		}
 		h.Workspaces = append(h.Workspaces, w)
 	}
+	h.Limits = m.intake.governor.health(m.o.Config.Limits)
 	for _, r := range m.running {
 		h.Sources = append(h.Sources, r.health(l))
 	}

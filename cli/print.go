@@ -53,6 +53,9 @@ func newSummary(h *agent.Health, now time.Time) *summary {
 	if h.Spool.Message != "" {
 		add("spool", h.Spool.Message)
 	}
+	if h.Limits.Message != "" {
+		add("limits", h.Limits.Message)
+	}
 	for _, src := range h.Sources {
 		if src.Message != "" {
 			add("source "+src.Name, src.Message)

@@ -155,7 +155,8 @@ func summary(health *agent.Health, notes []string) string {
 }
 
 // parts are the substatuses: one for each workspace, one for each source, one
-// for the spool and one for the ledger.
+// for the spool, one for the ledger, and one for the ceilings while they are
+// too low.
 func parts(health *agent.Health) []extension.Substatus {
 	if health == nil {
 		return nil
@@ -197,7 +198,11 @@ func parts(health *agent.Health) []extension.Substatus {
 	if health.Spool.State != "ok" {
 		part.Status, part.Message = extension.StatusWarning, sentence(health.Spool.Message)+" "+part.Message
 	}
-	return append(list, part, account(health))
+	list = append(list, part, account(health))
+	if health.Limits.Message != "" {
+		list = append(list, extension.Substatus{Name: "limits", Status: extension.StatusWarning, Message: sentence(health.Limits.Message)})
+	}
+	return list
 }
 
 // account is the substatus of the ledger.

@@ -1,0 +1,95 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestSoftLimitLeavesRoom(t *testing.T) {
+	for mb, want := range map[int]int64{0: 0, 64: 40 << 20, 100: 76 << 20, 256: 228170138, 1000: 850 << 20} {
+		if got := softLimit(mb); got != want {
+			t.Errorf("limit below a ceiling of %d MB is %d, want %d", mb, got, want)
+		}
+	}
+}
+
+// Sources wait while memory is short and go on when it is not; one group a
+// second is let through unless memory is out; who cannot wait never waits.
+func TestShortMemoryMakesSourcesWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told, part := 0, 0.5
+		limits := Limits{MemoryMB: 64}
+		g := newGovernor(limits, func() { told++ })
+		g.used = func() int64 { return int64(part * float64(g.limit)) }
+		waits := func(want time.Duration, wantErr error) {
+			t.Helper()
+			time.Sleep(time.Second)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			stop := time.AfterFunc(10*time.Second, cancel)
+			defer stop.Stop()
+			begun := time.Now()
+			if err := g.admit(ctx); !errors.Is(err, wantErr) || time.Since(begun) != want {
+				t.Errorf("with %v of the memory in use a source waited %v (%v), want %v (%v)", part, time.Since(begun), err, want, wantErr)
+			}
+		}
+		waits(0, nil)
+		part = 0.9
+		waits(lookEvery, nil)
+		part = 1
+		waits(10*time.Second, context.Canceled)
+		if h := g.health(limits); h.State != "short" || h.Message == "" || told != 1 {
+			t.Errorf("health is %+v, told %d times", h, told)
+		}
+		hurried, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		begun := time.Now()
+		if err := g.admit(hurried); err != nil || time.Since(begun) != 0 {
+			t.Errorf("a source with a deadline waited %v (%v)", time.Since(begun), err)
+		}
+		part = 0.8 // not enough yet
+		waits(lookEvery, nil)
+		part = 0.7
+		waits(0, nil)
+		if h := g.health(limits); h.State != "ok" || h.Message != "" || told != 2 {
+			t.Errorf("health is %+v, told %d times", h, told)
+		}
+	})
+}
+
+// Whatever a source has to do, it keeps to the share of a core, and uses it.
+func TestCPUCeilingHolds(t *testing.T) {
+	for _, percent := range []int{1, 20, 80} {
+		synctest.Test(t, func(t *testing.T) {
+			var spent time.Duration
+			g := newGovernor(Limits{}, func() {})
+			g.share, g.cpuTime = float64(percent)/100, func() time.Duration { return spent }
+			g.spent, g.credit = 0, g.most()
+			begun := time.Now()
+			for time.Since(begun) < 10*time.Minute {
+				if err := g.admit(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				spent += 5 * time.Millisecond
+				time.Sleep(5 * time.Millisecond)
+			}
+			got := float64(spent) / float64(time.Since(begun)+cpuWindow)
+			if got > g.share*1.01 || got < g.share*0.95 {
+				t.Errorf("the share was %.4f under a ceiling of %v", got, g.share)
+			}
+		})
+	}
+}
+
+// Without ceilings nobody waits, and no intake needs a governor.
+func TestNoCeilingNoWait(t *testing.T) {
+	var none *governor
+	for _, g := range []*governor{none, newGovernor(Limits{}, func() {})} {
+		if err := g.admit(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
