@@ -152,6 +152,7 @@ func live(ctx context.Context, stop context.CancelCauseFunc, o Options) error {
 	m.notify("READY=1")
 
 	<-ctx.Done()
+	in.governor.letGo()
 	if !errors.Is(context.Cause(ctx), errMetadataCame) {
 		m.notify("STOPPING=1")
 	}

@@ -34,6 +34,7 @@ type governor struct {
 	used    func() int64
 	cpuTime func() time.Duration
 	changed func()
+	free    chan struct{} // closed by letGo
 
 	mu     sync.Mutex
 	short  bool
@@ -47,7 +48,7 @@ type governor struct {
 }
 
 func newGovernor(l Limits, changed func()) *governor {
-	g := &governor{limit: softLimit(l.MemoryMB), share: float64(l.CPUPercent) / 100, used: memoryInUse, cpuTime: cpuTime, changed: changed}
+	g := &governor{limit: softLimit(l.MemoryMB), share: float64(l.CPUPercent) / 100, used: memoryInUse, cpuTime: cpuTime, changed: changed, free: make(chan struct{})}
 	g.filled, g.spent, g.credit = time.Now(), g.cpuTime(), g.most()
 	return g
 }
@@ -71,6 +72,10 @@ func (g *governor) hold() (release func()) {
 	return func() { debug.SetMemoryLimit(before) }
 }
 
+// letGo lets everybody through from now on. It is called once, when the agent
+// stops: what sources have read by then must not wait.
+func (g *governor) letGo() { close(g.free) }
+
 // admit waits until there is room for more. Who has a deadline cannot wait for
 // it, and is let through.
 func (g *governor) admit(ctx context.Context) error {
@@ -89,6 +94,8 @@ func (g *governor) admit(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-g.free:
+			return nil
 		case <-time.After(wait):
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/openloganalytics/agent/internal/vfs/memfs"
 )
 
 func TestSoftLimitLeavesRoom(t *testing.T) {
@@ -56,6 +58,30 @@ func TestShortMemoryMakesSourcesWait(t *testing.T) {
 		waits(0, nil)
 		if h := g.health(limits); h.State != "ok" || h.Message != "" || told != 2 {
 			t.Errorf("health is %+v, told %d times", h, told)
+		}
+	})
+}
+
+// The intake obeys the governor, until the agent stops: what was read by then
+// must not wait for memory.
+func TestStoppingDoesNotWaitForMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in, stop := startIntake(t, openTestSpool(t, memfs.New()))
+		defer stop()
+		in.governor = newGovernor(Limits{MemoryMB: 64}, func() {})
+		in.governor.used = func() int64 { return 2 * in.governor.limit }
+		emitted := make(chan error, 2)
+		go func() { emitted <- emitRows(t.Context(), in, testTable, 1, 1) }()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if len(emitted) != 0 {
+			t.Error("the intake took rows without memory")
+		}
+		in.governor.letGo()
+		go func() { emitted <- emitRows(t.Context(), in, testTable, 2, 2) }()
+		synctest.Wait()
+		if len(emitted) != 2 {
+			t.Errorf("%d of 2 rows were taken when the agent stops", len(emitted))
 		}
 	})
 }
