@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"time"
-	"unicode/utf8"
 )
 
 // A file is one file that is followed, wherever it is. While a look at it is
@@ -152,16 +151,20 @@ func (f *file) openFailed(st status, err error) finding {
 func (f *file) goToEnd(st status, buf []byte) finding {
 	f.atEnd = false
 	f.offset = st.size
-	from := max(0, st.size-int64(len(buf)))
-	n, err := f.handle.ReadAt(buf, from)
+	n, err := f.handle.ReadAt(buf[:maxHead], 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return finding{verdict: failed, err: err}
+	}
+	flags, _, _ := encodingOf(buf[:n], n == maxHead)
+	f.set(flags)
+	from := max(0, st.size-int64(len(buf))) &^ 1
+	n, err = f.handle.ReadAt(buf, from)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return finding{verdict: failed, err: err}
 	}
 	end := buf[:n]
-	if i := bytes.LastIndexByte(end, '\n'); i >= 0 {
-		end = end[:i+1]
-	} else if from == 0 {
-		end = nil
+	if i := f.lastNewline(end); i > 0 || from == 0 {
+		end = end[:i]
 	}
 	f.offset = from + int64(len(end))
 	f.anchor(end)
@@ -249,6 +252,8 @@ func (f *file) readHole(st status, buf []byte) finding {
 		data := bytes.TrimLeft(buf[:n], "\x00")
 		at += int64(n - len(data))
 		switch {
+		case len(data) > 0 && f.is(wide):
+			return f.passHole(st, at&^1, buf)
 		case len(data) > 0:
 			return f.passHole(st, at, buf)
 		case n < len(buf):
@@ -269,17 +274,6 @@ func (f *file) passHole(st status, end int64, buf []byte) finding {
 	f.offset, f.hole, f.more = end, false, true
 	f.anchor(before)
 	return finding{verdict: passed, status: st, hole: zeros}
-}
-
-// runeStart returns the last place at or before n where a character of line
-// begins, or n when line is not UTF-8 there.
-func runeStart(line []byte, n int) int {
-	for i := n; i > 0 && i > n-utf8.UTFMax; i-- {
-		if utf8.RuneStart(line[i]) {
-			return i
-		}
-	}
-	return n
 }
 
 // home is the path whose folder the file lives in.

@@ -75,6 +75,7 @@ type follower struct {
 	since         time.Time
 	results       chan result
 	spare         []byte
+	text          []byte // UTF-8 of what is UTF-16
 	hung          int
 	handles       int
 	handleLimit   int

@@ -121,15 +121,22 @@ func (g guard) admit(st status) error {
 	return nil
 }
 
+// keyText is what every private key begins with, wideKeyText the same in UTF-16
+// of either kind.
+const (
+	keyText     = "PRIVATE KEY-----"
+	wideKeyText = "P\x00R\x00I\x00V\x00A\x00T\x00E\x00 \x00K\x00E\x00Y\x00-\x00-\x00-\x00-\x00-"
+)
+
 // admitHead judges the first bytes of a file.
 func admitHead(head []byte) error {
 	switch {
 	case compressed(head):
 		return errCompressed
-	case bytes.Contains(head, []byte("PRIVATE KEY-----")):
+	case bytes.Contains(head, []byte(keyText)), bytes.Contains(head, []byte(wideKeyText)):
 		return refuse("it holds a private key")
-	case bytes.HasPrefix(head, []byte("\xff\xfe")), bytes.HasPrefix(head, []byte("\xfe\xff")):
-		return refuse("it is UTF-16; have it written as UTF-8")
+	case bytes.HasPrefix(head, []byte("\xff\xfe\x00\x00")), bytes.HasPrefix(head, []byte("\x00\x00\xfe\xff")):
+		return refuse("it is UTF-32; have it written as UTF-8")
 	}
 	return nil
 }

@@ -145,8 +145,11 @@ func TestAdmitHead(t *testing.T) {
 		{"text", "2026-01-02 started\n", ""},
 		{"nothing", "", ""},
 		{"a private key", "-----BEGIN RSA PRIVATE KEY-----\nMIIE", "private key"},
-		{"UTF-16, little end first", "\xff\xfea\x00", "UTF-16"},
-		{"UTF-16, big end first", "\xfe\xff\x00a", "UTF-16"},
+		{"UTF-16, little end first", "\xff\xfea\x00", ""},
+		{"UTF-32, little end first", "\xff\xfe\x00\x00a\x00\x00\x00", "UTF-32"},
+		{"UTF-32, big end first", "\x00\x00\xfe\xff\x00\x00\x00a", "UTF-32"},
+		{"a private key in UTF-16, little end first", encode("-----BEGIN PRIVATE KEY-----\n", "le", true), "private key"},
+		{"a private key in UTF-16, big end first", encode("-----BEGIN PRIVATE KEY-----\n", "be", false), "private key"},
 		{"gzip", "\x1f\x8b\x08", "compressed"},
 		{"text that begins like bzip2's", "BZ is a name", ""},
 	}

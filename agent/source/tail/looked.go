@@ -26,7 +26,7 @@ func (t *follower) looked(ctx context.Context, f *file, found finding) error {
 	case grown:
 		return t.consume(ctx, f, found, now)
 	case passed:
-		f.ahead.pass(nil, f.offset)
+		f.passed(nil)
 		t.lose(lostZeros, f, found.hole, 0)
 		t.dues.set(f, now)
 		return t.save(ctx, f)
@@ -66,7 +66,7 @@ func (t *follower) quiet(ctx context.Context, f *file, now time.Time) error {
 	idle := now.Sub(f.moved)
 	pending := f.last.size - f.offset
 	switch {
-	case f.is(rotated) && idle >= flushAfter && pending > 0 && !f.hole && !f.refused:
+	case f.is(rotated) && idle >= flushAfter && pending >= f.endLength() && !f.hole && !f.refused:
 		f.flush = true
 		t.dues.set(f, now)
 		return nil
@@ -133,7 +133,7 @@ func (c *cursor) after(f *file, n int) mark {
 
 func (c *cursor) pass(f *file, n int) {
 	f.mark = c.after(f, n)
-	f.ahead.pass(c.rest()[:n], f.offset)
+	f.passed(c.rest()[:n])
 	c.at += n
 }
 
@@ -144,8 +144,8 @@ func (t *follower) consume(ctx context.Context, f *file, found finding, now time
 		return nil
 	}
 	start := f.offset
-	if f.offset == 0 && bytes.HasPrefix(c.rest(), []byte("\xef\xbb\xbf")) {
-		c.pass(f, 3) // a byte order mark is not part of the first line
+	if f.offset == 0 && !t.begin(f, &c) {
+		return t.quiet(ctx, f, now)
 	}
 	if err := t.consumeLines(ctx, f, &c); err != nil {
 		return err
@@ -163,22 +163,37 @@ func (t *follower) consume(ctx context.Context, f *file, found finding, now time
 	return nil
 }
 
+// begin finds out how the file is encoded and passes its byte order mark, which
+// is not part of the first line. It reports whether it is known.
+func (t *follower) begin(f *file, c *cursor) bool {
+	if bytes.HasPrefix(c.rest(), []byte("\xef\xbb\xbf")) {
+		c.pass(f, 3)
+		return true
+	}
+	flags, bom, known := encodingOf(c.rest(), f.flush)
+	if known {
+		f.set(flags)
+		c.pass(f, bom)
+	}
+	return known
+}
+
 func (t *follower) consumeLines(ctx context.Context, f *file, c *cursor) error {
-	for rest := c.rest(); len(rest) > 0; rest = c.rest() {
-		whole := wholeLines(rest)
+	for rest := f.whole(c.rest()); len(rest) > 0; rest = f.whole(c.rest()) {
+		whole := f.wholeLines(rest)
 		var err error
 		switch {
 		case f.is(skipping):
 			err = t.skip(ctx, f, c)
-		case rest[0] == 0:
+		case f.zeros(rest):
 			f.hole, f.more = true, true // the next look finds out how many
 			return nil
 		case whole > 0:
 			f.need = 0
-			err = t.emit(ctx, f, c, fit(rest[:whole], t.o.RowBytes+len(f.label)), 0)
-		case len(rest) > MaxLine:
+			err = t.emit(ctx, f, c, f.fit(rest[:whole], t.o.RowBytes+len(f.label)), 0)
+		case len(rest) > f.maxLine():
 			f.need = 0
-			err = t.emit(ctx, f, c, runeStart(rest, MaxLine), skipping)
+			err = t.emit(ctx, f, c, f.cutLong(rest), skipping)
 		case f.flush && !f.more:
 			return t.emit(ctx, f, c, len(rest), 0)
 		default: // a line without its end
@@ -194,42 +209,17 @@ func (t *follower) consumeLines(ctx context.Context, f *file, c *cursor) error {
 	return nil
 }
 
-// wholeLines returns the length of the whole lines that data begins with, up
-// to one that begins with zeros.
-func wholeLines(data []byte) int {
-	n := bytes.LastIndexByte(data, '\n') + 1
-	if bytes.IndexByte(data[:n], 0) >= 0 {
-		if i := bytes.Index(data[:n], []byte("\n\x00")); i >= 0 {
-			return i + 1
-		}
-	}
-	return n
-}
-
-// fit returns the length of the whole lines that one Emit may take of block,
-// when each row costs cost bytes besides its line. It is one line at least.
-func fit(block []byte, cost int) int {
-	for {
-		rows := bytes.Count(block, []byte("\n"))
-		size := len(block) + rows*cost
-		if size <= source.MaxEmit || rows == 1 {
-			return len(block)
-		}
-		part := int(int64(len(block)) * source.MaxEmit / int64(size))
-		end := bytes.LastIndexByte(block[:part], '\n') + 1
-		if end == 0 {
-			end = bytes.IndexByte(block, '\n') + 1
-		}
-		block = block[:end]
-	}
-}
-
 // emit hands over the next n bytes with the place behind them.
 func (t *follower) emit(ctx context.Context, f *file, c *cursor, n int, flags byte) error {
 	m := c.after(f, n)
 	m.set(flags)
 	block := c.rest()[:n]
-	fill := func(b *record.Batch) { t.lines(b, f.label, block) }
+	text := block
+	if f.is(wide) {
+		t.text = f.appendText(t.text[:0], block)
+		text = t.text
+	}
+	fill := func(b *record.Batch) { t.lines(b, f.label, text) }
 	t.emitting = f
 	err := t.hand(ctx, fill, source.Checkpoint{Key: f.key, Value: m.encode()})
 	t.emitting = nil
@@ -237,22 +227,22 @@ func (t *follower) emit(ctx context.Context, f *file, c *cursor, n int, flags by
 		return fmt.Errorf("emit lines of %s: %w", f.label, err)
 	}
 	f.mark, f.saved = m, true
-	f.ahead.pass(block, f.offset)
+	f.passed(block)
 	c.at += n
 	return nil
 }
 
 // skip passes what is left of a line that was too long.
 func (t *follower) skip(ctx context.Context, f *file, c *cursor) error {
-	rest := c.rest()
-	end := bytes.IndexByte(rest, '\n')
-	if end < 0 {
+	rest := f.whole(c.rest())
+	end := f.newline(rest)
+	if end == 0 {
 		f.skipped += int64(len(rest))
 		c.pass(f, len(rest))
 		return nil
 	}
-	c.pass(f, end+1)
-	t.lose(lostLongLine, f, f.skipped+int64(end), 0)
+	c.pass(f, end)
+	t.lose(lostLongLine, f, f.skipped+int64(end)-f.endLength(), 0)
 	f.skipped = 0
 	f.clear(skipping)
 	return t.save(ctx, f)

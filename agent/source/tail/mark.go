@@ -49,8 +49,10 @@ type mark struct {
 
 // Flags of a mark.
 const (
-	skipping byte = 1 << iota // inside a line of which enough was kept
-	rotated                   // another file has taken its path: it is complete
+	skipping  byte = 1 << iota // inside a line of which enough was kept
+	rotated                    // another file has taken its path: it is complete
+	littleEnd                  // UTF-16, the lower byte first
+	bigEnd                     // UTF-16, the higher byte first
 )
 
 func (m *mark) is(flag byte) bool { return m.flags&flag != 0 }

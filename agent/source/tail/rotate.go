@@ -123,7 +123,7 @@ func (t *follower) truncated(f *file, unread int64, now time.Time) {
 	t.o.Log.Debug("a file was truncated or written anew", "file", f.where(), "offset", f.offset)
 	old, records := f.mark, f.ahead.records(f.offset, unread)
 	f.ahead = ahead{}
-	f.mark = mark{id: old.id, label: old.label, path: old.path, flags: old.flags &^ skipping}
+	f.mark = mark{id: old.id, label: old.label, path: old.path, flags: old.flags &^ (skipping | wide)}
 	if old.is(skipping) {
 		t.lose(lostLongLine, f, f.skipped, 0)
 		f.skipped, unread = 0, 0

@@ -1,7 +1,6 @@
 package tail
 
 import (
-	"bytes"
 	"context"
 	"os"
 	"slices"
@@ -70,13 +69,13 @@ type ahead struct {
 	cut   bool // the file was truncated meanwhile: the count stands for what it was
 }
 
-// pass takes off what was read up to offset.
-func (a *ahead) pass(read []byte, offset int64) {
-	if a.to <= offset {
-		*a = ahead{}
+// passed takes off what was read of f up to its offset.
+func (f *file) passed(read []byte) {
+	if f.ahead.to <= f.offset {
+		f.ahead = ahead{}
 		return
 	}
-	a.lines -= int64(bytes.Count(read, []byte("\n")))
+	f.ahead.lines -= f.countLines(read)
 }
 
 // records returns how many records the unread bytes from offset on are: at
@@ -188,13 +187,18 @@ func (w *ward) count(buf []byte) {
 	}
 	for a.to < w.st.size {
 		n, err := w.handle.ReadAt(buf[:min(int64(len(buf)), w.st.size-a.to)], a.to)
-		if n == 0 {
+		if a.to == 0 {
+			flags, _, _ := encodingOf(buf[:n], true)
+			w.mark.set(flags)
+		}
+		read := w.mark.whole(buf[:n])
+		a.open = w.mark.lastNewline(read) < n
+		if len(read) == 0 {
 			w.st.size = a.to // counts what could be read
 			break
 		}
-		a.to += int64(n)
-		a.lines += int64(bytes.Count(buf[:n], []byte("\n")))
-		a.open = buf[n-1] != '\n'
+		a.to += int64(len(read))
+		a.lines += w.mark.countLines(read)
 		if err != nil {
 			w.st.size = a.to
 		}
