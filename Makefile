@@ -53,7 +53,15 @@ fuzz: ## fuzz every parser for FUZZTIME (10s) each
 	done
 
 .PHONY: bench
-bench: ## run the benchmarks of the record path
+bench: build ## measure the agent beside others: table with target, measured, verdict
+	go run ./test/bench $(BENCHFLAGS)
+
+.PHONY: bench-docs
+bench-docs: build ## the same, and update docs/performance.md
+	go run ./test/bench -docs docs/performance.md $(BENCHFLAGS)
+
+.PHONY: microbench
+microbench: ## run the Go benchmarks of the record path
 	go test -run '^$$' -bench . -benchmem ./agent/...
 
 .PHONY: cross
