@@ -216,7 +216,8 @@ func agentOf(binary, identity string) func(context.Context, setup) (launch, erro
 			return launch{}, err
 		}
 		return launch{
-				args: []string{binary, "run"}, store: layout.SpoolDir(),
+				args:  []string{binary, "run"},
+				store: layout.SpoolDir(),
 				// The second is what the unit of the service sets for the default ceiling.
 				env: []string{paths.EnvRoot + "=" + root, fmt.Sprintf("GOMEMLIMIT=%dMiB", config.Limits.MemoryMB*85/100)},
 			}, errors.Join(
