@@ -215,14 +215,14 @@ func agentOf(binary, identity string) func(context.Context, setup) (launch, erro
 		if err != nil {
 			return launch{}, err
 		}
+		err = errors.Join(
+			os.WriteFile(layout.ConfigFile(), text, 0o600),
+			os.WriteFile(layout.ProxyFile(), []byte(s.Gateway), 0o600),
+		)
 		return launch{
-				args:  []string{binary, "run"},
-				store: layout.SpoolDir(),
-				// The second is what the unit of the service sets for the default ceiling.
-				env: []string{paths.EnvRoot + "=" + root, fmt.Sprintf("GOMEMLIMIT=%dMiB", config.Limits.MemoryMB*85/100)},
-			}, errors.Join(
-				os.WriteFile(layout.ConfigFile(), text, 0o600),
-				os.WriteFile(layout.ProxyFile(), []byte(s.Gateway), 0o600),
-			)
+			args: []string{binary, "run"}, store: layout.SpoolDir(),
+			// The second is what the unit of the service sets for the default ceiling.
+			env: []string{paths.EnvRoot + "=" + root, fmt.Sprintf("GOMEMLIMIT=%dMiB", config.Limits.MemoryMB*85/100)},
+		}, err
 	}
 }
