@@ -3,6 +3,8 @@ package spool
 import (
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"math"
 	"slices"
 
@@ -231,6 +233,9 @@ func (s *Spool) write(h *frameHeader) (*segment, int64, error) {
 	if err := s.settle(); err != nil {
 		return nil, 0, fmt.Errorf("%w: %w", ErrFailing, err)
 	}
+	if s.cursorFailed() {
+		s.moveCursors()
+	}
 	size := int64(len(s.frame))
 	if w := &s.active; w.file != nil && w.segment.size-w.head+size > s.o.SegmentBytes {
 		if err := w.close(); err != nil {
@@ -337,7 +342,9 @@ func (s *Spool) discard(seg *segment, file vfs.File, size int64) error {
 }
 
 // settle makes durable what Open has found: what an earlier process wrote, but
-// did not live to sync, must not be built upon.
+// did not live to sync, must not be built upon. A sync alone does not do: if one
+// has failed before, the kernel may have dropped what is in the file and say
+// that all is well. So the segment is copied beside itself and put in its place.
 func (s *Spool) settle() error {
 	s.mu.Lock()
 	seg := s.unsettled
@@ -345,19 +352,75 @@ func (s *Spool) settle() error {
 	if seg == nil {
 		return nil
 	}
-	file, err := s.fs.OpenWrite(seg.name)
+	beside := seg.name + besideSuffix
+	err := s.copySegment(seg, beside)
+	if errors.Is(err, vfs.ErrNoSpace) && s.spendReserve() {
+		err = s.copySegment(seg, beside)
+	}
+	if err == nil {
+		err = s.fs.Rename(beside, seg.name)
+	}
+	if err == nil {
+		err = s.fs.SyncDir()
+	}
 	if err != nil {
-		return fmt.Errorf("open last segment: %w", err)
-	}
-	if err := errors.Join(file.Sync(), file.Close()); err != nil {
-		return fmt.Errorf("sync last segment: %w", err)
-	}
-	if err := s.fs.SyncDir(); err != nil {
-		return fmt.Errorf("sync spool folder: %w", err)
+		return fmt.Errorf("make last segment durable: %w", err)
 	}
 	s.mu.Lock()
 	s.unsettled = nil
 	s.mu.Unlock()
+	return nil
+}
+
+// copySegment writes a copy of the segment under another name and makes its
+// bytes durable. What the copy holds is what Open has found, or it fails.
+func (s *Spool) copySegment(seg *segment, name string) error {
+	if err := s.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	from, err := s.fs.Open(seg.name)
+	if err != nil {
+		return err
+	}
+	file, err := s.fs.Create(name)
+	if err != nil {
+		return errors.Join(err, from.Close())
+	}
+	_, err = io.Copy(io.NewOffsetWriter(file, 0), io.NewSectionReader(from, 0, seg.size))
+	if err == nil {
+		err = file.Sync()
+	}
+	err = errors.Join(err, file.Close(), from.Close())
+	if err == nil {
+		err = s.sameFrames(name, seg.first)
+	}
+	if err != nil {
+		return errors.Join(err, s.fs.Remove(name))
+	}
+	return nil
+}
+
+// sameFrames returns an error unless the last frame of a copy of the last
+// segment is the last one that Open has found. The caller owns appending, or
+// nobody does yet.
+func (s *Spool) sameFrames(name string, first uint64) error {
+	sc, err := openScanner(s.fs, name)
+	if err != nil {
+		return err
+	}
+	sc.spool = s.id
+	next := first
+	for f, ok := sc.next(segmentHeaderSize); ok; f, ok = sc.next(f.end()) {
+		if f.flags&flagSnapshot == 0 && sc.verify(&f) == nil {
+			next = max(next, f.seq+1)
+		}
+	}
+	if err := sc.Close(); err != nil {
+		return err
+	}
+	if next != s.seq {
+		return fmt.Errorf("copy ends before frame %d, want %d: the disk does not give again what it gave at first", next, s.seq)
+	}
 	return nil
 }
 

@@ -60,6 +60,13 @@ func (s *Spool) moveCursor(d *destination) error {
 	return nil
 }
 
+// cursorFailed reports whether a Done could not be made durable.
+func (s *Spool) cursorFailed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.destinations, func(d *destination) bool { return d.err != nil })
+}
+
 // moveCursors does what Done has failed to do.
 func (s *Spool) moveCursors() {
 	for _, d := range s.destinations {
@@ -101,7 +108,7 @@ func slotOffset(generation uint64) int64 { return int64(generation%2) * slotDist
 func (s *Spool) replaceCursor(d *destination, generation uint64, b []byte) error {
 	whole := make([]byte, cursorSize)
 	copy(whole[slotOffset(generation):], b)
-	beside := d.file + ".new"
+	beside := d.file + besideSuffix
 	if err := s.fs.Remove(beside); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -214,12 +221,12 @@ func (s *Spool) sweep() {
 func (s *Spool) oldestFinished() *segment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.unsettled != nil || len(s.destinations) == 0 || len(s.segments) < 2 {
+	if s.closed || len(s.destinations) == 0 || len(s.segments) < 2 {
 		return nil
 	}
 	oldest, later := s.segments[0], s.segments[1:]
 	if oldest.last > s.through(func(d *destination) ID { return d.durable }) ||
-		!slices.ContainsFunc(later, func(seg *segment) bool { return seg.whole }) {
+		!slices.ContainsFunc(later, func(seg *segment) bool { return seg.whole && seg != s.unsettled }) {
 		return nil
 	}
 	return oldest

@@ -89,10 +89,10 @@ func drain(t *testing.T, fs *memfs.FS) found {
 	return f
 }
 
-// TestEveryBitFlipCostsOnePiece flips a bit in every byte of every file in
+// TestW09EveryBitFlipCostsOnePiece flips a bit in every byte of every file in
 // turn. The spool opens, all other rows are there, and what is missing is
 // counted to the row.
-func TestEveryBitFlipCostsOnePiece(t *testing.T) {
+func TestW09EveryBitFlipCostsOnePiece(t *testing.T) {
 	base := sample(t)
 	base.WriteFile(reserveName, nil) // nobody reads it
 	names, err := base.List()
@@ -205,61 +205,14 @@ func spansOf(t *testing.T, fs *memfs.FS, name string) []span {
 	return spans
 }
 
-func TestDamagedFolders(t *testing.T) {
-	seg := func(n uint64) string { return segmentName(n) }
-	cursor := cursorName("a")
-	all := []ID{1, 3, 4, 5, 6, 7, 8, 9}
-	again := []ID{1, 2, 3, 4, 5, 6, 7, 8, 9}
-	tests := []struct {
-		name   string
-		damage func(t *testing.T, fs *memfs.FS)
-		want   found
-	}{
+func TestW10Segments(t *testing.T) {
+	seg := segmentName
+	all := wholeSample
+	damagedFolders(t, []damagedFolder{
 		{
 			name:   "nothing",
 			damage: func(*testing.T, *memfs.FS) {},
 			want:   found{Whole: all, Rows: 143, Serial: "9"},
-		},
-		{
-			name:   "cursor missing: repeated, not lost",
-			damage: func(_ *testing.T, fs *memfs.FS) { fs.WriteFile(cursor, nil) },
-			want:   found{Whole: all, Rows: 143, Serial: "9"}, // a later snapshot knows
-		},
-		{
-			name:   "cursor short",
-			damage: func(_ *testing.T, fs *memfs.FS) { fs.WriteFile(cursor, fs.ReadFile(cursor)[:100]) },
-			want:   found{Whole: all, Rows: 143, Serial: "9"},
-		},
-		{
-			name:   "cursor empty",
-			damage: func(_ *testing.T, fs *memfs.FS) { fs.WriteFile(cursor, []byte{}) },
-			want:   found{Whole: all, Rows: 143, Serial: "9"},
-		},
-		{
-			name: "cursor of another spool",
-			damage: func(_ *testing.T, fs *memfs.FS) {
-				fs.WriteFile(cursor, cursorFile(slot{version: 1, spool: 99, generation: 7, name: "a", progress: progress{through: 9}}))
-			},
-			want: found{Whole: all, Rows: 143, Serial: "9"},
-		},
-		{
-			name: "cursor older than the data, first slot of its life",
-			damage: func(_ *testing.T, fs *memfs.FS) {
-				fs.WriteFile(cursor, cursorFile(slot{version: 1, spool: 0x1122334455667788, generation: 1, name: "a"}))
-			},
-			want: found{Whole: again, Rows: 145, Serial: "9"},
-		},
-		{
-			name: "cursor newer than the data: its numbers are not used again",
-			damage: func(t *testing.T, fs *memfs.FS) {
-				fs.WriteFile(cursor, cursorFile(slot{version: 1, spool: 0x1122334455667788, generation: 50, name: "a", progress: progress{through: 20, delivered: 145}}))
-				s := mustOpen(t, fs, testOptions("a"))
-				if id := mustAppend(t, s, []Piece{{Data: []byte("new"), Rows: 1}}, Checkpoint{serial, []byte("10")})[0]; id != 21 {
-					t.Errorf("the next batch is %d, want 21", id)
-				}
-				fs.Kill()
-			},
-			want: found{Whole: []ID{21}, Rows: 1, Serial: "10"},
 		},
 		{
 			name:   "segment in the middle missing",
@@ -320,6 +273,55 @@ func TestDamagedFolders(t *testing.T) {
 			},
 			want: found{Whole: all, Rows: 143, Serial: "9", Damage: Damage{Torn: 12}},
 		},
+	})
+}
+
+func TestW11Cursors(t *testing.T) {
+	cursor := cursorName("a")
+	all := wholeSample
+	again := []ID{1, 2, 3, 4, 5, 6, 7, 8, 9}
+	damagedFolders(t, []damagedFolder{
+		{
+			name:   "cursor missing: repeated, not lost",
+			damage: func(_ *testing.T, fs *memfs.FS) { fs.WriteFile(cursor, nil) },
+			want:   found{Whole: all, Rows: 143, Serial: "9"}, // a later snapshot knows
+		},
+		{
+			name:   "cursor short",
+			damage: func(_ *testing.T, fs *memfs.FS) { fs.WriteFile(cursor, fs.ReadFile(cursor)[:100]) },
+			want:   found{Whole: all, Rows: 143, Serial: "9"},
+		},
+		{
+			name:   "cursor empty",
+			damage: func(_ *testing.T, fs *memfs.FS) { fs.WriteFile(cursor, []byte{}) },
+			want:   found{Whole: all, Rows: 143, Serial: "9"},
+		},
+		{
+			name: "cursor of another spool",
+			damage: func(_ *testing.T, fs *memfs.FS) {
+				fs.WriteFile(cursor, cursorFile(slot{version: 1, spool: 99, generation: 7, name: "a", progress: progress{through: 9}}))
+			},
+			want: found{Whole: all, Rows: 143, Serial: "9"},
+		},
+		{
+			name: "cursor older than the data, first slot of its life",
+			damage: func(_ *testing.T, fs *memfs.FS) {
+				fs.WriteFile(cursor, cursorFile(slot{version: 1, spool: 0x1122334455667788, generation: 1, name: "a"}))
+			},
+			want: found{Whole: again, Rows: 145, Serial: "9"},
+		},
+		{
+			name: "cursor newer than the data: its numbers are not used again",
+			damage: func(t *testing.T, fs *memfs.FS) {
+				fs.WriteFile(cursor, cursorFile(slot{version: 1, spool: 0x1122334455667788, generation: 50, name: "a", progress: progress{through: 20, delivered: 145}}))
+				s := mustOpen(t, fs, testOptions("a"))
+				if id := mustAppend(t, s, []Piece{{Data: []byte("new"), Rows: 1}}, Checkpoint{serial, []byte("10")})[0]; id != 21 {
+					t.Errorf("the next batch is %d, want 21", id)
+				}
+				fs.Kill()
+			},
+			want: found{Whole: []ID{21}, Rows: 1, Serial: "10"},
+		},
 		{
 			name: "a file written beside",
 			damage: func(_ *testing.T, fs *memfs.FS) {
@@ -327,7 +329,21 @@ func TestDamagedFolders(t *testing.T) {
 			},
 			want: found{Whole: all, Rows: 143, Serial: "9"},
 		},
-	}
+	})
+}
+
+// wholeSample are the batches of the sample that wait.
+var wholeSample = []ID{1, 3, 4, 5, 6, 7, 8, 9}
+
+// A damagedFolder is something done to the sample and what is found then.
+type damagedFolder struct {
+	name   string
+	damage func(t *testing.T, fs *memfs.FS)
+	want   found
+}
+
+func damagedFolders(t *testing.T, tests []damagedFolder) {
+	t.Helper()
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			fs := sample(t)

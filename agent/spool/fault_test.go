@@ -8,47 +8,56 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/openloganalytics/agent/internal/vfs"
 	"github.com/openloganalytics/agent/internal/vfs/memfs"
 )
 
-// TestEveryOperationMayFail makes the N-th operation of each kind fail, for
-// every N of a session and in every way, once or for a while. The session has
-// to come to its end with nothing lost, and a power cut right after it must
-// find everything.
-func TestEveryOperationMayFail(t *testing.T) {
+// failEverywhere makes the N-th operation of each kind fail with err, for every
+// N of a session, once or for a while. The session has to come to its end with
+// nothing lost, and a power cut right after it must find everything.
+func failEverywhere(t *testing.T, err error) {
+	t.Helper()
+	t.Parallel()
 	quiet := memfs.New()
 	if err := faultySession(quiet); err != nil {
 		t.Fatalf("without a fault: %v", err)
 	}
-	runs := 0
+	var faults []memfs.Fault
 	for op := memfs.Create; op <= memfs.Size; op++ {
+		if quiet.Count(op) == 0 {
+			continue // no operation of the kind fails on its own: Truncate, below
+		}
 		for n := 1; n <= quiet.Count(op); n++ {
 			for _, sticky := range []bool{false, true} {
-				f := memfs.Fault{Op: op, N: n, Err: faultFor(n), Sticky: sticky, Short: 700 * (n % 3)}
-				fs := memfs.New()
-				fs.Fail(f)
-				runs++
-				if err := faultySession(fs); err != nil {
-					t.Errorf("%s number %d fails (sticky: %v): %v", op, n, sticky, err)
-				}
+				faults = append(faults, memfs.Fault{Op: op, N: n, Err: err, Sticky: sticky, Short: 700 * (n % 3)})
 			}
 		}
 	}
-	if runs < 400 {
-		t.Errorf("only %d faults were tried", runs)
+	// A frame is cut off only after it failed, so these come in pairs.
+	for n := 1; n <= quiet.Count(memfs.Write); n++ {
+		faults = append(faults, memfs.Fault{Op: memfs.Write, N: n, Err: err, Short: 700 * (n % 3)})
 	}
-}
-
-func faultFor(n int) error {
-	return []error{vfs.ErrNoSpace, errIO, vfs.ErrReadOnly}[n%3]
+	alone := len(faults) - quiet.Count(memfs.Write)
+	inParallel(len(faults), func(i int) {
+		f, fs := faults[i], memfs.New()
+		fs.Fail(f)
+		if i >= alone {
+			fs.Fail(memfs.Fault{Op: memfs.Truncate, N: 1, Err: err})
+		}
+		if err := faultySession(fs); err != nil {
+			t.Errorf("%s number %d fails (sticky: %v, truncate, too: %v): %v", f.Op, f.N, f.Sticky, i >= alone, err)
+		}
+	})
+	if len(faults) < 400 {
+		t.Errorf("only %d faults were tried", len(faults))
+	}
 }
 
 // faultySession appends, delivers and restarts, and tries everything again
 // that fails. A fault that stays is healed after some failures.
 func faultySession(fs *memfs.FS) error {
 	o := testOptions("a", "b")
-	p := &player{fs: fs, o: o, m: newModel("a", "b"), rng: rand.New(rand.NewPCG(7, 7))}
+	p := newPlayer(rand.New(rand.NewPCG(7, 7)), o)
+	p.fs = fs
 	failures := 0
 	failed := func() bool {
 		if failures++; failures == 2 {

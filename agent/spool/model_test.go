@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/openloganalytics/agent/internal/vfs"
 	"github.com/openloganalytics/agent/internal/vfs/memfs"
 )
 
@@ -257,43 +258,66 @@ func mustAppend(t *testing.T, s *Spool, pieces []Piece, checkpoints ...Checkpoin
 	return ids
 }
 
+// weights are how often each kind of step is taken; the zero value is the usual
+// mixture.
+type weights struct{ append, take, done, giveBack int }
+
 // A player does random things to a spool and its model at once.
 type player struct {
-	rng   *rand.Rand
-	fs    *memfs.FS
-	o     Options
-	s     *Spool
-	m     *model
-	n     int
-	open  []ID // batches of this life
-	taken map[string][]*Batch
+	rng     *rand.Rand
+	fs      *memfs.FS
+	o       Options
+	weights weights
+	s       *Spool
+	m       *model
+	n       int
+	frames  []int // that were acknowledged with rows
+	growing []ID  // batches of this life
+	taken   map[string][]*Batch
+
+	delivered map[string]map[ID]bool // Done was called, in any life
 }
 
-func newPlayer(seed uint64, o Options) (*player, error) {
-	p := &player{
-		rng: rand.New(rand.NewPCG(seed, 1)), fs: memfs.New(), o: o,
+func newPlayer(rng *rand.Rand, o Options) *player {
+	return &player{
+		rng: rng, fs: memfs.New(), o: o,
 		m: newModel(o.Destinations...), taken: map[string][]*Batch{},
+		delivered: newModel(o.Destinations...).finished,
 	}
-	return p, p.reopen()
 }
 
 // reopen opens the spool and finds out which of the unsure things came true.
 func (p *player) reopen() error {
-	p.open, p.taken = nil, map[string][]*Batch{}
+	if err := p.open(); err != nil {
+		return err
+	}
+	return p.settle()
+}
+
+func (p *player) open() error {
+	p.growing, p.taken = nil, map[string][]*Batch{}
 	s, err := Open(p.fs, p.o)
+	p.s = s
+	return err
+}
+
+// settle compares what was opened with the model. A start that could not sync
+// what it found does so before the first Append, at the latest.
+func (p *player) settle() error {
+	p.fs.Heal()
+	if err := p.s.settle(); err != nil {
+		return err
+	}
+	m, err := p.m.resolve(p.s)
 	if err != nil {
 		return err
 	}
-	m, err := p.m.resolve(s)
-	if err != nil {
-		return err
-	}
-	p.s, p.m = s, m
+	p.m = m
 	p.m.maybe = nil
-	for _, d := range s.destinations {
+	for _, d := range p.s.destinations {
 		for id := range p.m.unsure[d.name] {
-			if d.dirty {
-				continue // not durable yet
+			if d.finished(id) && d.dirty {
+				continue // it may yet be durable or not
 			}
 			if d.finished(id) {
 				p.m.finished[d.name][id] = true
@@ -301,36 +325,48 @@ func (p *player) reopen() error {
 			delete(p.m.unsure[d.name], id)
 		}
 	}
-	return p.m.compareCheckpoints(s)
+	return p.m.compareCheckpoints(p.s)
 }
 
 // step does one random thing. The errors it returns are broken promises.
 func (p *player) step() error {
+	w := p.weights
+	if w == (weights{}) {
+		w = weights{append: 5, take: 3, done: 3, giveBack: 1}
+	}
 	d := p.o.Destinations[p.rng.IntN(len(p.o.Destinations))]
-	switch p.rng.IntN(12) {
-	case 0, 1, 2, 3, 4:
+	switch n := p.rng.IntN(w.append + w.take + w.done + w.giveBack); {
+	case n < w.append:
 		return p.append()
-	case 5, 6, 7:
+	case n < w.append+w.take:
 		if b := takeNow(p.s, d); b != nil {
 			p.taken[d] = append(p.taken[d], b)
-			if p.rng.IntN(2) == 0 {
-				return p.compare(b)
+			if p.rng.IntN(2) > 0 {
+				return nil
+			}
+			if err := p.compare(b); !injected(err) {
+				return err
 			}
 		}
-	case 8, 9, 10:
+	case n < w.append+w.take+w.done:
 		if len(p.taken[d]) > 0 {
 			i := p.rng.IntN(len(p.taken[d]))
 			b := p.taken[d][i]
 			p.taken[d] = slices.Delete(p.taken[d], i, i+1)
 			p.done(d, b)
 		}
-	case 11:
+	default:
 		if len(p.taken[d]) > 0 {
 			p.s.Return(d, p.taken[d][0].ID)
 			p.taken[d] = p.taken[d][1:]
 		}
 	}
 	return nil
+}
+
+// injected reports whether an error is one that a fault made.
+func injected(err error) bool {
+	return errors.Is(err, errIO) || errors.Is(err, vfs.ErrNoSpace) || errors.Is(err, vfs.ErrReadOnly)
 }
 
 func (p *player) compare(b *Batch) error {
@@ -343,7 +379,7 @@ func (p *player) compare(b *Batch) error {
 
 func (p *player) done(d string, b *Batch) {
 	delivered := p.rng.IntN(b.Rows + 1)
-	p.m.unsure[d][b.ID] = true
+	p.m.unsure[d][b.ID], p.delivered[d][b.ID] = true, true
 	if err := p.s.Done(d, b.ID, Outcome{Delivered: delivered, Refused: b.Rows - delivered}); err == nil {
 		// A later Done makes an earlier one that failed durable, too.
 		for id := range p.m.unsure[d] {
@@ -370,8 +406,8 @@ func (p *player) append() error {
 			Data: fmt.Appendf(nil, "<%d:%s>", p.n, bytes.Repeat([]byte{'d'}, p.rng.IntN(400))),
 			Tail: fmt.Appendf(nil, "/%d", p.n),
 		}
-		if len(p.open) > 0 && p.rng.IntN(2) == 0 {
-			if id := p.open[p.rng.IntN(len(p.open))]; p.s.Continue(id) {
+		if len(p.growing) > 0 && p.rng.IntN(2) == 0 {
+			if id := p.growing[p.rng.IntN(len(p.growing))]; p.s.Continue(id) {
 				piece.Batch = id
 			}
 		}
@@ -386,7 +422,7 @@ func (p *player) append() error {
 			d := p.o.Destinations[0]
 			for b := takeNow(p.s, d); b != nil; b = takeNow(p.s, d) {
 				p.taken[d] = append(p.taken[d], b)
-				p.open = slices.DeleteFunc(p.open, func(id ID) bool { return id == b.ID })
+				p.growing = slices.DeleteFunc(p.growing, func(id ID) bool { return id == b.ID })
 			}
 		}
 	}
@@ -407,12 +443,15 @@ func (p *player) append() error {
 		return nil // it may be durable or not
 	}
 	p.m = p.m.with(f)
+	if len(f.pieces) > 0 {
+		p.frames = append(p.frames, p.n)
+	}
 	for i, id := range ids {
 		if p.m.find(id) == nil {
 			return fmt.Errorf("piece %d is in batch %d, which should not be", i, id)
 		}
 		if f.pieces[i].Batch == 0 {
-			p.open = append(p.open, id)
+			p.growing = append(p.growing, id)
 		}
 	}
 	return nil

@@ -16,6 +16,7 @@ const (
 	cursorPrefix  = "cursor-"
 	asidePrefix   = "aside-"
 	reserveName   = "reserve"
+	besideSuffix  = ".new" // of a file that is to replace another
 )
 
 func segmentName(number uint64) string { return fmt.Sprintf("%s%016x", segmentPrefix, number) }
@@ -42,6 +43,10 @@ type recovery struct {
 	files   []foundSegment
 	cursors []slot // one to a file, the newest valid
 	records map[string]record
+
+	// unsigned is the first batch with rows since the newest snapshot whose
+	// segment has lost its own: nobody knows who they were for. 0 is none.
+	unsigned ID
 
 	found    map[ID]*batch
 	current  *segment
@@ -99,7 +104,7 @@ func (r *recovery) list() error {
 	for _, name := range names {
 		size := r.sizeOf(name)
 		switch {
-		case strings.HasSuffix(name, ".new"):
+		case strings.HasSuffix(name, besideSuffix):
 			// Written beside and never put in place: it holds nothing new.
 			if err := r.fs.Remove(name); err != nil {
 				r.log.Debug("cannot remove an unfinished file", "file", name, "error", err)
@@ -383,7 +388,7 @@ func (r *recovery) apply(f *frame, bad []bool) {
 	r.reach(f.seq, f.rows)
 	r.next = max(r.next, f.next)
 	if f.flags&flagSnapshot != 0 {
-		r.current.whole = true
+		r.current.whole, r.unsigned = true, 0
 		clear(r.checkpoints)
 		clear(r.records)
 		for _, c := range f.checkpoints {
@@ -402,6 +407,9 @@ func (r *recovery) apply(f *frame, bad []bool) {
 	off := f.dataOff()
 	for i := range f.pieces {
 		e := &f.pieces[i]
+		if !r.current.whole && (r.unsigned == 0 || e.batch < r.unsigned) {
+			r.unsigned = e.batch
+		}
 		b := r.found[e.batch]
 		if b == nil {
 			b = &batch{id: e.batch, label: slices.Clone(e.label), since: f.time, closed: true}
@@ -450,13 +458,17 @@ func (r *recovery) openDestinations() {
 			d.progress = rec.progress
 			r.log.Warn("a cursor is lost, its destination may get batches again", "destination", name, "from", d.through+1)
 		case first:
+		case r.unsigned > 0:
+			// A power cut can take a cursor and the snapshot that has it, and
+			// leave the frame behind that: it may be for this destination.
+			d.through = r.unsigned - 1
 		default:
-			d.through, d.base = r.next-1, r.rows
+			d.through = r.next - 1
 		}
 		d.counted = slices.Contains(r.names, d.file)
 		d.dirty = true // what was read may not be on the disk: its file is made anew
 		d.advance(r.Spool)
-		if rec.removed {
+		if i < 0 && !known && !first || rec.removed {
 			// What it missed while it was not named was never for it.
 			d.base = r.rows - d.delivered - d.refused - uint64(r.waits(d).Waiting)
 		}

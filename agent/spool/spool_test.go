@@ -13,7 +13,6 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -313,21 +312,6 @@ func TestManyAtOnce(t *testing.T) {
 			}
 		}
 	}
-}
-
-func TestTwoOwners(t *testing.T) {
-	fsys := memfs.New()
-	s := mustOpen(t, fsys, testOptions("a"))
-	if _, err := Open(fsys, testOptions("a")); err == nil || !strings.Contains(err.Error(), "another process owns it") {
-		t.Errorf("a second owner got %v", err)
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Close(); !errors.Is(err, ErrClosed) {
-		t.Errorf("a second Close: %v", err)
-	}
-	mustOpen(t, fsys, testOptions("a"))
 }
 
 // TestBudgetHolds fills the spool to the brim again and again and empties it.
@@ -820,29 +804,6 @@ func TestAppendAllocatesNothing(t *testing.T) {
 	pieces[0].Batch = ids[0]
 	if n := testing.AllocsPerRun(2000, appendOne); n >= 1 {
 		t.Errorf("Append allocates %v times", n)
-	}
-}
-
-// TestClockDoesNotMatter: nothing is dropped, kept or ordered by time.
-func TestClockDoesNotMatter(t *testing.T) {
-	fsys := memfs.New()
-	o := testOptions("a")
-	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	o.Clock = func() time.Time { return now }
-	want := ""
-	for i, year := range []int{2026, 2036, 2025, 1970, 2200, 1900} {
-		now = time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC)
-		s := mustOpen(t, fsys, o)
-		mustAppend(t, s, rows(fmt.Sprint(i), 1))
-		want += fmt.Sprint(i) + "."
-		fsys.Kill()
-	}
-	s, got := mustOpen(t, fsys, o), ""
-	for b := takeNow(s, "a"); b != nil; b = takeNow(s, "a") {
-		got += mustBody(t, b)
-	}
-	if got != want {
-		t.Errorf("batches come as %q, want %q", got, want)
 	}
 }
 

@@ -60,6 +60,15 @@ func (m *FS) Heal() {
 	m.faults = nil
 }
 
+// Failed reports whether an operation of that kind has failed on the file that
+// has the name.
+func (m *FS) Failed(op Op, name string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	node := m.names[name]
+	return node != nil && node.failed&(1<<op) != 0
+}
+
 // Count returns how often an operation was tried.
 func (m *FS) Count(op Op) int {
 	m.mu.Lock()
@@ -92,6 +101,9 @@ func (m *FS) begin(op Op, name string) error {
 		}
 		f.seen++
 		if f.seen == f.N || f.Sticky && f.seen > f.N {
+			if node := m.names[name]; node != nil {
+				node.failed |= 1 << op
+			}
 			m.mu.Unlock()
 			return &shortWriteError{f.Short, fmt.Errorf("%s %s: %w", op, name, f.Err)}
 		}

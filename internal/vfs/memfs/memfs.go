@@ -30,6 +30,7 @@ type FS struct {
 	names    map[string]*inode // what a process sees
 	durable  map[string]*inode // what SyncDir has made sure of
 	pending  []change          // what it has not
+	bytes    int64             // of all files that have a name
 	capacity int64
 	life     int // of the process; handles of an earlier one are dead
 	locked   bool
@@ -59,6 +60,8 @@ type inode struct {
 	synced []byte             // what the last good Sync made sure of
 	dirty  map[int64]struct{} // sectors to write at the next Sync
 	lost   map[int64]struct{} // sectors that a failed Sync has dropped
+	linked bool               // it has a name
+	failed uint32             // a bit for each Op that has failed on it
 }
 
 // New returns an empty folder on a disk without end.
@@ -78,15 +81,7 @@ func (m *FS) SetCapacity(size int64) {
 func (m *FS) Used() int64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.used()
-}
-
-func (m *FS) used() int64 {
-	var n int64
-	for _, node := range m.names {
-		n += int64(len(node.seen))
-	}
-	return n
+	return m.bytes
 }
 
 // ReadFile returns a copy of the bytes of a file, nil when there is none.
@@ -104,13 +99,45 @@ func (m *FS) ReadFile(name string) []byte {
 func (m *FS) WriteFile(name string, data []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if old := m.names[name]; old != nil {
+		m.bytes -= int64(len(old.seen))
+		old.linked = false
+	}
 	if data == nil {
 		delete(m.names, name)
 		delete(m.durable, name)
 		return
 	}
-	node := &inode{seen: bytes.Clone(data), synced: bytes.Clone(data)}
+	m.put(name, bytes.Clone(data))
+}
+
+// put makes a durable file that has data for its own.
+func (m *FS) put(name string, data []byte) {
+	node := &inode{seen: data, synced: bytes.Clone(data), linked: true}
 	m.names[name], m.durable[name] = node, node
+	m.bytes += int64(len(data))
+}
+
+// Synced returns a copy of the bytes that were last made durable under the
+// name, nil when there never were any. A change of names that no SyncDir has
+// followed does not count yet.
+func (m *FS) Synced(name string) []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if node := m.durable[name]; node != nil {
+		return bytes.Clone(node.synced)
+	}
+	return nil
+}
+
+// Durable reports whether a power cut at this moment would surely leave the
+// name with all the bytes that a process sees.
+func (m *FS) Durable(name string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	node := m.names[name]
+	return node != nil && m.durable[name] == node && len(node.dirty)+len(node.lost) == 0 && len(node.seen) == len(node.synced) &&
+		!slices.ContainsFunc(m.pending, func(c change) bool { return c.from == name || c.to == name })
 }
 
 // Kill ends the process that uses m: its handles are dead and its lock is
@@ -120,6 +147,19 @@ func (m *FS) Kill() {
 	defer m.mu.Unlock()
 	m.life++
 	m.locked = false
+}
+
+// Killed returns what the next process would find if this one were killed now.
+// All of it counts as durable.
+func (m *FS) Killed() *FS {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	after := New()
+	after.capacity = m.capacity
+	for name, node := range m.names {
+		after.put(name, bytes.Clone(node.seen))
+	}
+	return after
 }
 
 // Crash cuts the power of a copy of m and returns what is on the disk then.
@@ -139,7 +179,7 @@ func (m *FS) Crash(rng *rand.Rand) *FS {
 	after := New()
 	after.capacity = m.capacity
 	for _, name := range slices.Sorted(maps.Keys(names)) {
-		after.WriteFile(name, names[name].crash(rng))
+		after.put(name, names[name].crash(rng))
 	}
 	return after
 }
@@ -311,7 +351,17 @@ func (m *FS) Remove(name string) error {
 }
 
 func (m *FS) change(c change) {
+	for _, name := range []string{c.from, c.to} {
+		if node := m.names[name]; node != nil {
+			m.bytes -= int64(len(node.seen))
+			node.linked = false
+		}
+	}
 	c.apply(m.names)
+	if c.to != "" {
+		m.bytes += int64(len(c.node.seen))
+		c.node.linked = true
+	}
 	m.pending = append(m.pending, c)
 }
 
@@ -330,8 +380,10 @@ func (m *FS) SyncDir() error {
 		return err
 	}
 	defer m.mu.Unlock()
-	m.durable = maps.Clone(m.names)
-	m.pending = nil
+	for _, c := range m.pending {
+		c.apply(m.durable)
+	}
+	m.pending = m.pending[:0]
 	return nil
 }
 
@@ -341,7 +393,7 @@ func (m *FS) Free() (uint64, error) {
 		return 0, err
 	}
 	defer m.mu.Unlock()
-	return uint64(max(m.capacity-m.used(), 0)), nil
+	return uint64(max(m.capacity-m.bytes, 0)), nil
 }
 
 // Lock implements vfs.FS.
@@ -409,7 +461,7 @@ func (h *handle) WriteAt(p []byte, off int64) (int, error) {
 	}
 	defer h.fs.mu.Unlock()
 	grow := max(off+int64(len(p))-int64(len(h.node.seen)), 0)
-	if over := grow - max(h.fs.capacity-h.fs.used(), 0); over > 0 {
+	if over := grow - max(h.fs.capacity-h.fs.bytes, 0); over > 0 {
 		n := max(len(p)-int(over), 0)
 		h.write(p[:n], off)
 		return n, &fs.PathError{Op: "write", Path: h.name, Err: vfs.ErrNoSpace}
@@ -424,6 +476,9 @@ func (h *handle) write(p []byte, off int64) {
 	}
 	n := h.node
 	if end := int(off) + len(p); end > len(n.seen) {
+		if n.linked {
+			h.fs.bytes += int64(end - len(n.seen))
+		}
 		n.seen = append(n.seen, make([]byte, end-len(n.seen))...)
 	}
 	copy(n.seen[off:], p)
@@ -456,7 +511,11 @@ func (h *handle) Truncate(size int64) error {
 		return err
 	}
 	defer h.fs.mu.Unlock()
-	h.node.seen = h.node.seen[:min(size, int64(len(h.node.seen)))]
+	cut := max(int64(len(h.node.seen))-size, 0)
+	h.node.seen = h.node.seen[:int64(len(h.node.seen))-cut]
+	if h.node.linked {
+		h.fs.bytes -= cut
+	}
 	return nil
 }
 

@@ -178,3 +178,64 @@ func TestCapacity(t *testing.T) {
 		t.Errorf("%d bytes are free, %v", free, err)
 	}
 }
+
+// TestUsedCountsFilesWithNames: whatever is done, Used is the sum of what the
+// names lead to.
+func TestUsedCountsFilesWithNames(t *testing.T) {
+	m := New()
+	want := func(n int64) {
+		t.Helper()
+		if got := m.Used(); got != n {
+			t.Errorf("%d bytes are used, want %d", got, n)
+		}
+	}
+	f := create(t, m, "x", "12345")
+	g := create(t, m, "y", "123")
+	want(8)
+	must(t, m.Rename("x", "y"))
+	want(5)
+	write(t, f, "678", 5)
+	want(8)
+	write(t, g, "no name leads here", 0)
+	want(8)
+	must(t, f.Truncate(2))
+	want(2)
+	m.WriteFile("z", []byte("1234"))
+	m.WriteFile("y", []byte("1"))
+	want(5)
+	must(t, m.Remove("z"))
+	want(1)
+}
+
+func TestDurable(t *testing.T) {
+	m := New()
+	f := create(t, m, "x", "data")
+	is := func(want bool, synced string) {
+		t.Helper()
+		if got := m.Durable("x"); got != want {
+			t.Errorf("durable: %v, want %v", got, want)
+		}
+		if got := m.Synced("x"); string(got) != synced {
+			t.Errorf("last made durable is %q, want %q", got, synced)
+		}
+	}
+	is(false, "")
+	must(t, f.Sync())
+	is(false, "")
+	must(t, m.SyncDir())
+	is(true, "data")
+	write(t, f, "more", 4)
+	is(false, "data")
+	m.Fail(Fault{Op: Sync, N: 1, Err: errTest})
+	if err := f.Sync(); !errors.Is(err, errTest) {
+		t.Fatal(err)
+	}
+	is(false, "data")
+	write(t, f, "more", 4)
+	must(t, f.Sync())
+	is(true, "datamore")
+	must(t, m.Rename("x", "y"))
+	is(false, "datamore")
+	must(t, m.SyncDir())
+	is(false, "")
+}
