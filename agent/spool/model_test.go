@@ -23,6 +23,10 @@ type model struct {
 	finished    map[string]map[ID]bool // by destination; Done returned nil
 	unsure      map[string]map[ID]bool // Done is under way, or failed
 	maybe       []modelFrame           // appends that are under way, or failed
+	// late are rows that a destination misses and that are counted as lost: a
+	// frame failed that was to continue a batch, the batch was delivered without
+	// it, and then the next start found the frame after all. A known limit.
+	late map[string]int
 }
 
 type modelBatch struct {
@@ -101,9 +105,22 @@ func (m *model) resolve(s *Spool) (*model, error) {
 		return m, nil
 	}
 	for _, f := range m.maybe {
-		if after := m.with(f); got == after.checkpoints[serial] {
-			return after, nil
+		after := m.with(f)
+		if got != after.checkpoints[serial] {
+			continue
 		}
+		after.late = maps.Clone(m.late)
+		if after.late == nil {
+			after.late = map[string]int{}
+		}
+		for _, p := range f.pieces {
+			for d := range m.finished {
+				if p.Batch != 0 && !f.closed[p.Batch] && (m.finished[d][p.Batch] || m.unsure[d][p.Batch]) {
+					after.late[d] += p.Rows
+				}
+			}
+		}
+		return after, nil
 	}
 	return nil, fmt.Errorf("last frame is %q, acknowledged was %q", got, m.checkpoints[serial])
 }
@@ -140,7 +157,7 @@ func (m *model) check(fs *memfs.FS, o Options) error {
 		return fmt.Errorf("second: %w", err)
 	}
 	for _, d := range s.Stats().Destinations {
-		if d.Waiting != 0 || d.Lost != 0 {
+		if d.Waiting != 0 || d.Lost < 0 || int(d.Lost) > want.late[d.Name] {
 			return fmt.Errorf("second: %+v", d)
 		}
 	}

@@ -315,6 +315,7 @@ func (r *recovery) replay(i int) error {
 	}
 	r.reach(f.first, f.header.rows)
 	var held []heldFrame
+	before := r.seq
 	off := int64(segmentHeaderSize)
 	good := off
 	for {
@@ -342,6 +343,9 @@ func (r *recovery) replay(i int) error {
 		held = nil
 		r.apply(&fr, nil)
 		good = off
+	}
+	if !last && r.seq == before {
+		f.whole = false // nothing in it was ever acknowledged: it need not be on the disk
 	}
 	f.rest = max(sc.size-off, 0)
 	if last {

@@ -156,7 +156,7 @@ type Spool struct {
 
 	// sweeping is held while files are removed or set aside.
 	sweeping    sync.Mutex
-	unsynced    bool // the removal of a segment is not durable
+	unsynced    bool // the removal of a segment may not be durable
 	asideNumber uint64
 
 	mu           sync.Mutex
@@ -274,6 +274,7 @@ func Open(fsys vfs.FS, o Options) (*Spool, error) {
 		fs: fsys, o: o, log: o.Log, lock: lock,
 		checkpoints: map[string][]byte{}, removed: map[string]progress{},
 		next: 1, seq: 1, number: 1, changed: make(chan struct{}),
+		unsynced: true, // an earlier process may have been killed before it had synced one
 	}
 	if err := s.restore(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open spool: %w", err), lock.Close())
