@@ -13,6 +13,8 @@ LDFLAGS := -s -w -buildid= -X $(MODULE)/internal/product.Version=$(VERSION)
 GOBUILD := go build -trimpath -buildvcs=false -ldflags "$(LDFLAGS)"
 LINT    := go tool -modfile=tools/go.mod golangci-lint
 FUZZTIME ?= 10s
+SOAK    ?= 1h
+CRASHES ?= 10000000
 
 .DEFAULT_GOAL := help
 
@@ -81,6 +83,19 @@ package: cross ## build the extension packages: make package VERSION=1.2.3
 demo: ## run the real package through a whole life on the embedded emulator
 	@$(MAKE) --no-print-directory -s package
 	@go run ./test/demo -package $(OUT)
+
+.PHONY: crash
+crash: build ## cut the power, kill, fill the disk under the real agent (root; strace, xfsprogs)
+	go run -buildvcs=false ./test/crash -agent $(OUT)/log-analytics-agent
+
+.PHONY: mutants
+mutants: ## break what keeps data durable, one line at a time: the tests have to see it
+	go run -buildvcs=false ./test/mutants
+
+.PHONY: soak
+soak: build ## crash states by the ten million, then power cuts and kills for SOAK (1h; root)
+	go test ./agent/spool -run '^Test[SW][0-9]' -crashes $(CRASHES) -timeout 0
+	go run -buildvcs=false ./test/crash -agent $(OUT)/log-analytics-agent -for $(SOAK)
 
 .PHONY: e2e-guest
 e2e-guest: ## let the real Azure guest agent drive the package (root; GUEST_HARNESS names the harness)
