@@ -4,7 +4,9 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"syscall"
 	"testing"
 )
@@ -83,5 +85,37 @@ func TestReadLimitedRefusesWhatIsNoFile(t *testing.T) {
 		if _, err := ReadLimited(path, 100); !errors.Is(err, ErrNotRegular) {
 			t.Errorf("ReadLimited(%s) error = %v, want %v", path, err, ErrNotRegular)
 		}
+	}
+}
+
+// TestWriteSyncsBeforeItRenames looks at the system calls: the file is synced,
+// then it gets its name, then the folder is synced. In any other order a power
+// cut could leave an empty file, or none.
+func TestWriteSyncsBeforeItRenames(t *testing.T) {
+	const variable = "ATOMICFILE_TEST_PATH"
+	if path := os.Getenv(variable); path != "" {
+		if err := Write(path, []byte("data"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	dir := t.TempDir()
+	trace := filepath.Join(dir, "trace")
+	folder := filepath.Join(dir, "folder")
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	traced := exec.Command("strace", "-f", "-y", "-o", trace, "-e", "trace=fsync,/^rename", os.Args[0], "-test.run=^TestWriteSyncsBeforeItRenames$")
+	traced.Env = append(os.Environ(), variable+"="+filepath.Join(folder, "status"))
+	if out, err := traced.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	calls, err := os.ReadFile(trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := regexp.MustCompile(`(?s)fsync\(\d+<` + regexp.QuoteMeta(folder) + `/\.status\.[^>]*>.*rename\w*\(.*status".*fsync\(\d+<` + regexp.QuoteMeta(folder) + `>`)
+	if !want.Match(calls) {
+		t.Errorf("not synced, renamed, folder synced, in this order:\n%s", calls)
 	}
 }
