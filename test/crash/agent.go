@@ -166,7 +166,9 @@ func (m *machine) kill() {
 		return
 	}
 	killGroup(m.process.Process.Pid)
-	<-m.ended
+	if err := <-m.ended; err == nil {
+		fmt.Println("  the agent ended by itself before it was killed")
+	}
 	m.process = nil
 }
 

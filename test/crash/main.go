@@ -92,8 +92,7 @@ func inNamespace(ctx context.Context, args []string) error {
 	inside.Stdout, inside.Stderr = os.Stdout, os.Stderr
 	inside.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	err = inside.Run()
-	var failed *exec.ExitError
-	if errors.As(err, &failed) {
+	if _, failed := errors.AsType[*exec.ExitError](err); failed {
 		err = errors.New("see above")
 	}
 	return errors.Join(err, os.RemoveAll(dir))
