@@ -178,7 +178,10 @@ func agentOf(binary, identity string) func(context.Context, setup) (launch, erro
 				"streams": []string{"Microsoft-Perf"}, "samplingFrequencyInSeconds": 10, "counterSpecifiers": specifiers,
 			}}
 		}
-		public, err := json.Marshal(map[string]any{"workspaceId": workspaceID, "dataSources": sources})
+		public, err := json.Marshal(map[string]any{
+			"workspaceId": workspaceID, "dataSources": sources,
+			"cpuQuotaPercentage": 1000, // as the peers, which have no ceiling
+		})
 		if err != nil {
 			return launch{}, err
 		}
