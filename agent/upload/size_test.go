@@ -63,7 +63,7 @@ func TestU06SizeIsRemembered(t *testing.T) {
 			time.Sleep(step.wait)
 			limit.Store(step.limit)
 			before := len(d.made())
-			w.appendLarge(8, 40<<10) // 240 to 330 KB compressed, half of it less than the limit
+			w.appendLarge(8, 64<<10) // about 260 KB compressed, half of it less than the limit
 			synctest.Wait()
 			if n := len(d.made()) - before; n != step.attempts {
 				t.Errorf("step %d: %d attempts, want %d", i, n, step.attempts)
@@ -79,7 +79,7 @@ func TestU18SlowLinkGetsLess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "a")
 		for range 10 {
-			w.appendLarge(16, 80<<10) // about 720 KB compressed: goes in four parts
+			w.appendLarge(16, 80<<10) // about 650 KB compressed: goes in four parts
 		}
 		link := &slowLink{destination: newDestination(t, "a", accept), rate: 200 << 10, patience: 2 * time.Minute}
 		w.runWith(Options{Destination: link})
