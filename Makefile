@@ -86,7 +86,7 @@ demo: ## run the real package through a whole life on the embedded emulator
 
 .PHONY: crash
 crash: build ## cut the power, kill, fill the disk under the real agent (root; strace, xfsprogs)
-	go run -buildvcs=false ./test/crash -agent $(OUT)/log-analytics-agent
+	go run -buildvcs=false ./test/crash -agent $(OUT)/log-analytics-agent $(CRASHFLAGS)
 
 .PHONY: mutants
 mutants: ## break what keeps data durable, one line at a time: the tests have to see it

@@ -129,10 +129,13 @@ func (l *lab) kills(ctx context.Context) (err error) {
 	}
 	m.kill()
 	var t toll
-	for _, point := range []string{
+	for i, point := range []string{
 		"pwrite64:1", "pwrite64:2", "pwrite64:3", "fdatasync:1", "fdatasync:2", "fdatasync:3", "fdatasync:5",
 		"renameat:1", "renameat:2", "unlinkat:1", "fsync:1", "fsync:2", "sendto:1", "write:20", "write:40",
 	} {
+		if i%l.part != 0 {
+			continue
+		}
 		call, n, _ := strings.Cut(point, ":")
 		if err := m.start("strace", "-f", "-qq", "-o", "/dev/null", "--seccomp-bpf", "-e", "trace="+call, "-e", "inject="+call+":signal=KILL:when="+n); err != nil {
 			return err

@@ -43,6 +43,7 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("crash", flag.ContinueOnError)
 	agentBinary := flags.String("agent", "build/log-analytics-agent", "the agent's `binary`")
 	length := flags.Duration("for", 0, "repeat everything for this long; 0 is once")
+	short := flags.Bool("short", false, "a third of each")
 	only := flags.String("only", "", "do only what has this `text` in its name")
 	writer := flags.String("write-spool", "", "be the writer of the spool in this `folder`; used by the command itself")
 	if err := flags.Parse(args); err != nil {
@@ -62,7 +63,10 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("find the agent: %w; make build makes it", err)
 	}
-	l := &lab{dir: dir, agent: binary, only: *only}
+	l := &lab{dir: dir, agent: binary, only: *only, part: 1}
+	if *short {
+		l.part = 3
+	}
 	return l.all(ctx, *length)
 }
 
@@ -103,6 +107,7 @@ type lab struct {
 	dir   string
 	agent string
 	only  string
+	part  int // one in so many accidents is made
 	rows  []result
 	n     int // of folders made so far
 }
@@ -135,11 +140,11 @@ func (l *lab) all(ctx context.Context, length time.Duration) error {
 		do   func(context.Context) error
 	}
 	accidents := []accident{
-		{"spool on ext4", func(ctx context.Context) error { return l.spoolCuts(ctx, "ext4", 30) }},
-		{"spool on xfs", func(ctx context.Context) error { return l.spoolCuts(ctx, "xfs", 15) }},
+		{"spool on ext4", func(ctx context.Context) error { return l.spoolCuts(ctx, "ext4", 30/l.part) }},
+		{"spool on xfs", func(ctx context.Context) error { return l.spoolCuts(ctx, "xfs", 15/l.part) }},
 		{"spool without fsync", l.teeth},
-		{"agent on ext4", func(ctx context.Context) error { return l.agentCuts(ctx, "ext4", 6) }},
-		{"agent on xfs", func(ctx context.Context) error { return l.agentCuts(ctx, "xfs", 4) }},
+		{"agent on ext4", func(ctx context.Context) error { return l.agentCuts(ctx, "ext4", 6/l.part) }},
+		{"agent on xfs", func(ctx context.Context) error { return l.agentCuts(ctx, "xfs", max(4/l.part, 1)) }},
 		{"kill at system calls", l.kills},
 		{"full disk", l.fullDisk},
 		{"no inodes", l.noInodes},
