@@ -18,8 +18,11 @@ import (
 )
 
 const (
-	// keyPoll is how often the key file is looked for.
-	keyPoll = 5 * time.Second
+	// keyPoll is how often the key file is looked for, and rareKeyPoll how
+	// often once it is not needed: who brings a new key then starts the agent
+	// again as well.
+	keyPoll     = 5 * time.Second
+	rareKeyPoll = time.Minute
 	maxKey  = 4 << 10 // bytes
 
 	// The topology request is repeated every defaultBeat, or as often as the
@@ -79,7 +82,11 @@ func (c *Client) unusable(err error) trouble {
 func (c *Client) sleep(ctx context.Context, wait time.Duration) {
 	end := time.NewTimer(wait)
 	defer end.Stop()
-	poll := time.NewTicker(keyPoll)
+	every := keyPoll
+	if c.registered() {
+		every = rareKeyPoll
+	}
+	poll := time.NewTicker(every)
 	defer poll.Stop()
 	for {
 		select {

@@ -333,7 +333,7 @@ func TestNewKeyProvesItself(t *testing.T) {
 			}
 		})
 		s.writeKey(base64.StdEncoding.EncodeToString([]byte("a wrong key")))
-		time.Sleep(keyPoll + time.Second)
+		time.Sleep(rareKeyPoll + time.Second)
 		wantState(t, c, "rejected", KeyRejected)
 
 		// The certificate is as good as before, and its success hides nothing.
@@ -344,7 +344,7 @@ func TestNewKeyProvesItself(t *testing.T) {
 
 		s.answer(healthy)
 		s.writeKey(testKey)
-		time.Sleep(keyPoll + time.Second)
+		time.Sleep(rareKeyPoll + time.Second)
 		wantState(t, c, "connected", "")
 		for _, r := range s.seen("") {
 			if r.thumbprint != id.thumbprint() {
