@@ -41,10 +41,18 @@ type Emitter struct {
 	kept        int // rows that are durable
 	open        []source.Checkpoint
 	checkpoints map[string][]byte // durable
-	losses      []source.Loss
+	losses      []toldLoss
 	troubles    map[string]string
 	blocked     bool
 	fail        error
+}
+
+// A toldLoss becomes durable as the agent makes it: with the place that the
+// source emits next, or when one commit has passed without any.
+type toldLoss struct {
+	source.Loss
+	due  bool // with the next commit
+	kept bool
 }
 
 type tableRow struct {
@@ -86,6 +94,7 @@ func (e *Emitter) Emit(ctx context.Context, table *record.Table, fill func(*reco
 	for _, row := range rows {
 		e.rows = append(e.rows, tableRow{table.Name, row})
 	}
+	e.dueLosses()
 	for _, c := range at {
 		e.open = append(e.open, source.Checkpoint{Key: c.Key, Value: slices.Clone(c.Value)})
 	}
@@ -148,18 +157,27 @@ func (e *Emitter) leave() {
 	e.mu.Unlock()
 }
 
-// Flush implements source.Emitter.
+// Flush implements source.Emitter. It does not wait when there is nothing to
+// make durable.
 func (e *Emitter) Flush(ctx context.Context) error {
+	e.mu.Lock()
+	durable := e.fail == nil && e.kept == len(e.rows) && len(e.open) == 0 &&
+		!slices.ContainsFunc(e.losses, func(l toldLoss) bool { return !l.kept })
+	e.mu.Unlock()
+	if durable {
+		return ctx.Err()
+	}
 	if err := e.enter(ctx); err != nil {
 		return err
 	}
 	defer e.leave()
+	e.dueLosses()
 	e.keep()
 	return nil
 }
 
 // Durable makes everything emitted so far durable, as the spool does soon
-// after each Emit.
+// after each Emit. A loss that no Emit came after waits for one more Durable.
 func (e *Emitter) Durable() {
 	e.mu.Lock()
 	defer e.leave()
@@ -176,11 +194,22 @@ func (e *Emitter) keep() {
 		}
 	}
 	e.open = nil
+	for i := range e.losses {
+		e.losses[i].kept = e.losses[i].due
+	}
+	e.dueLosses()
+}
+
+// dueLosses lets the next commit take all losses.
+func (e *Emitter) dueLosses() {
+	for i := range e.losses {
+		e.losses[i].due = true
+	}
 }
 
 // Crash ends this emitter as a power cut would: every later call fails with
 // ErrCrashed. It returns the emitter of the next life, which has the durable
-// rows and checkpoints and the losses, and nothing else.
+// rows, checkpoints and losses, and nothing else.
 func (e *Emitter) Crash() *Emitter {
 	e.mu.Lock()
 	defer e.leave()
@@ -188,7 +217,7 @@ func (e *Emitter) Crash() *Emitter {
 	next.rows = slices.Clone(e.rows[:e.kept])
 	next.kept = e.kept
 	next.checkpoints = maps.Clone(e.checkpoints)
-	next.losses = slices.Clone(e.losses)
+	next.losses = slices.DeleteFunc(slices.Clone(e.losses), func(l toldLoss) bool { return !l.kept })
 	e.fail = ErrCrashed
 	return next
 }
@@ -229,7 +258,7 @@ func (e *Emitter) Checkpoints(prefix string, yield func(key string, value []byte
 
 // Lost implements source.Emitter.
 func (e *Emitter) Lost(loss source.Loss) {
-	e.set(func() { e.losses = append(e.losses, loss) })
+	e.set(func() { e.losses = append(e.losses, toldLoss{Loss: loss}) })
 }
 
 // Trouble implements source.Emitter.
@@ -260,7 +289,11 @@ func (e *Emitter) Rows(table string) []Row {
 func (e *Emitter) Losses() []source.Loss {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return slices.Clone(e.losses)
+	losses := make([]source.Loss, len(e.losses))
+	for i, l := range e.losses {
+		losses[i] = l.Loss
+	}
+	return losses
 }
 
 // Troubles returns the troubles that are set.

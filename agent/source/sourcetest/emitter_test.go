@@ -55,8 +55,8 @@ func TestCrashForgetsWhatIsNotDurable(t *testing.T) {
 	if want := map[string]string{"test:place": "1"}; !cmp.Equal(got, want) {
 		t.Errorf("checkpoints after crash: %s", cmp.Diff(want, got))
 	}
-	if n := len(next.Losses()); n != 1 {
-		t.Errorf("%d losses after crash, want 1", n)
+	if n := len(next.Losses()); n != 0 {
+		t.Errorf("%d losses after crash, want 0", n)
 	}
 	if err := e.Emit(t.Context(), table, add("three")); !errors.Is(err, ErrCrashed) {
 		t.Errorf("Emit on the crashed emitter = %v, want ErrCrashed", err)
@@ -73,6 +73,39 @@ func TestNilCheckpointForgetsTheKey(t *testing.T) {
 	e.Durable()
 	if got := e.Checkpoint("test:place"); got != nil {
 		t.Errorf("checkpoint = %q, want none", got)
+	}
+}
+
+func TestALossIsDurableWithTheNextPlaceOrOneCommitLater(t *testing.T) {
+	loss := source.Loss{Reason: "overflow", Bytes: 1}
+	for name, c := range map[string]struct {
+		then func(*Emitter)
+		want int
+	}{
+		"crash":                        {func(*Emitter) {}, 0},
+		"commit and crash":             {(*Emitter).Durable, 0},
+		"two commits and crash":        {func(e *Emitter) { e.Durable(); e.Durable() }, 1},
+		"place and crash":              {func(e *Emitter) { emit(t, e, "one", "1") }, 0},
+		"place, commit and crash":      {func(e *Emitter) { emit(t, e, "one", "1"); e.Durable() }, 1},
+		"commit, place, commit, crash": {func(e *Emitter) { e.Durable(); emit(t, e, "one", "1"); e.Durable() }, 1},
+		"flush and crash":              {func(e *Emitter) { _ = e.Flush(t.Context()) }, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := New()
+			e.Lost(loss)
+			c.then(e)
+			if got := len(e.Crash().Losses()); got != c.want {
+				t.Errorf("%d losses after the crash, want %d", got, c.want)
+			}
+		})
+	}
+}
+
+func TestFlushOfNothingDoesNotWait(t *testing.T) {
+	e := New()
+	e.Block()
+	if err := e.Flush(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
