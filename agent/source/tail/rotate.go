@@ -242,7 +242,8 @@ func (t *follower) hold(f *file, data []byte, now time.Time) bool {
 }
 
 // original returns the file that f may be a copy of, by its name and its first
-// bytes; one that was truncated goes first.
+// bytes; one that was truncated goes first, and one that was rotated away counts
+// while nobody has looked whether it was cut before.
 func (t *follower) original(f *file, data []byte) *file {
 	var live *file
 	for c := range t.akin(f) {
@@ -252,7 +253,7 @@ func (t *follower) original(f *file, data []byte) *file {
 		if c.former != nil && begins(data, &c.former.mark) {
 			return c
 		}
-		if !c.newcomer && !c.is(rotated) && begins(data, &c.mark) {
+		if !c.newcomer && (!c.is(rotated) || t.unfinished(c)) && begins(data, &c.mark) {
 			live = c
 		}
 	}

@@ -444,6 +444,20 @@ func TestF05CopyTruncateOfAFileThatWasRead(t *testing.T) {
 
 // TestF05CopyOverAnOlderCopy: the copy always has the same name, and so the
 // same file is overwritten.
+func TestF05CopyTruncateThenRenameBeforeTheNextLook(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.start()
+		r.add("app.log", "one\n")
+		r.want("one")
+		r.copyTruncate("app.log", "app.log.1")
+		r.rename("app.log.1", "app.log.2")
+		r.rename("app.log", "app.log.1")
+		r.add("app.log", "two\n")
+		r.want("one", "two")
+		r.wantNoLoss()
+	}, "app.log*")
+}
+
 func TestF05CopyOverAnOlderCopy(t *testing.T) {
 	for name, pattern := range map[string]string{"copy matches": "app.log*", "copy does not match": "app.log"} {
 		t.Run(name, func(t *testing.T) {
