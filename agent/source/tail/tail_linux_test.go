@@ -458,6 +458,24 @@ func TestF05CopyTruncateThenRenameBeforeTheNextLook(t *testing.T) {
 	}, "app.log*")
 }
 
+func TestF05CopyTruncateThenRenameWhileDown(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.start()
+		r.add("app.log", "one\n")
+		r.want("one")
+		r.restart(func() {
+			r.copyTruncate("app.log", "app.log.1")
+			r.tick()
+			r.rename("app.log.1", "app.log.2")
+			r.add("app.log", "two\n")
+			r.rename("app.log", "app.log.1")
+			r.add("app.log", "three\n")
+		})
+		r.wantAny("one", "two", "three")
+		r.wantNoLoss()
+	}, "app.log*")
+}
+
 func TestF05CopyOverAnOlderCopy(t *testing.T) {
 	for name, pattern := range map[string]string{"copy matches": "app.log*", "copy does not match": "app.log"} {
 		t.Run(name, func(t *testing.T) {
