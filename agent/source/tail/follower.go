@@ -195,7 +195,7 @@ func (t *follower) close() {
 		if f.busy {
 			continue // its goroutine hangs in the kernel and owns the handle
 		}
-		if f.gone && f.last.links == 0 {
+		if f.handle != nil && f.last.links == 0 {
 			t.loseRest(f, f.last.size-f.offset)
 		}
 		f.release()

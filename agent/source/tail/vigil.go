@@ -225,6 +225,7 @@ func (t *follower) endVigil(v vigil) {
 			f.handle, f.real = w.handle, w.real
 			t.handles++
 		}
+		f.last.links = w.st.links
 		if w.mark.offset != f.offset { // it was read on meanwhile
 			continue
 		}

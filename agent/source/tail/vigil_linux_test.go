@@ -162,6 +162,23 @@ func TestVigilKeepsToTheHandleLimit(t *testing.T) {
 	}, "*.log")
 }
 
+// TestF15StoppedAfterAFileWasReplacedWhileTheSpoolIsFull: the lines that wait to
+// be taken are in a file that nobody can open again.
+func TestF15StoppedAfterAFileWasReplacedWhileTheSpoolIsFull(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.start()
+		r.add("app.log", "one\n")
+		r.want("one")
+		r.out.Block()
+		r.add("app.log", "two\nthree\n")
+		time.Sleep(time.Minute)
+		r.remove("app.log")
+		time.Sleep(time.Minute)
+		r.stop()
+		r.wantLoss(source.Loss{Reason: "deleted-file", Class: "app.log", Records: 2, Bytes: 10})
+	}, "app.log*")
+}
+
 func TestStopWhileTheSpoolIsFull(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.fill()
