@@ -31,7 +31,7 @@ func (t *follower) looked(ctx context.Context, f *file, found finding) error {
 		t.dues.set(f, now)
 		return t.save(ctx, f)
 	case truncated:
-		if f.outside { // the name was used again for something else
+		if f.outside && f.headLen == 0 { // the name was used again for something else
 			return t.forget(ctx, f, found.unread)
 		}
 		t.truncated(f, found.unread, now)

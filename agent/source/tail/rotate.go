@@ -144,12 +144,16 @@ func (t *follower) truncated(f *file, unread int64, now time.Time) {
 	t.cut[f] = struct{}{}
 	from := f.home()
 	f.job = func([]byte) func(context.Context) error {
-		path, st := t.findCopy(from, &old)
+		path, st := t.guard.findCopy(from, &old)
 		return func(ctx context.Context) error {
-			if path == "" {
-				return nil
+			switch {
+			case f.former == nil: // it was given away meanwhile
+			case path != "":
+				return t.join(ctx, f, path, st)
+			case f.outside: // its name was used again for something else
+				return t.forget(ctx, f, 0)
 			}
-			return t.join(ctx, f, path, st)
+			return nil
 		}
 	}
 	t.enqueue(f)
@@ -157,12 +161,12 @@ func (t *follower) truncated(f *file, unread int64, now time.Time) {
 
 // findCopy looks beside path for a file that has the place of m: the copy that
 // was made before the truncation.
-func (t *follower) findCopy(path string, m *mark) (string, status) {
+func (g guard) findCopy(path string, m *mark) (string, status) {
 	for _, p := range siblings(path) {
 		if st, err := lstatPath(p); err != nil || st.id == m.id || st.size < m.offset || st.kind != 0 {
 			continue
 		}
-		if st, ok := t.hasPlace(p, m); ok {
+		if st, ok := g.hasPlace(p, m); ok {
 			return p, st
 		}
 	}
@@ -170,8 +174,8 @@ func (t *follower) findCopy(path string, m *mark) (string, status) {
 }
 
 // hasPlace opens the file at path to see whether it has the place of m.
-func (t *follower) hasPlace(path string, m *mark) (status, bool) {
-	h, st, _, err := t.guard.open(path)
+func (g guard) hasPlace(path string, m *mark) (status, bool) {
+	h, st, _, err := g.open(path)
 	if err != nil {
 		return status{}, false
 	}
@@ -192,6 +196,10 @@ func (t *follower) join(ctx context.Context, f *file, path string, st status) er
 		g = t.add(path, st)
 	case g.busy:
 		return nil
+	}
+	if g.former != nil { // an older copy that was written over
+		t.loseFormer(g)
+		t.reunite(g)
 	}
 	t.untrouble(g)
 	id := g.id
@@ -220,7 +228,7 @@ func (t *follower) hold(f *file, data []byte, now time.Time) bool {
 	if old := original.former; old != nil {
 		path := f.where()
 		f.job = func([]byte) func(context.Context) error {
-			st, ok := t.hasPlace(path, &old.mark)
+			st, ok := t.guard.hasPlace(path, &old.mark)
 			return func(ctx context.Context) error {
 				f.newcomer = false
 				t.dues.set(f, time.Now())

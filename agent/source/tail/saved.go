@@ -58,6 +58,7 @@ type lost struct {
 	place     sighting   // where it is now, if it was found
 	unmounted bool       // its file system is not there
 	replaced  bool       // another file has its path
+	copy      sighting   // what has its place, when it is gone itself
 	between   []sighting // what may have had its path since, and was rotated away too
 }
 
@@ -113,20 +114,27 @@ func (t *follower) load(ctx context.Context) error {
 
 // search finds out what became of the files that have a mark and are not among
 // those that match.
-func (s saved) search(matching []sighting) []lost {
+func (s saved) search(g guard, matching []sighting) []lost {
 	for _, m := range matching {
 		s.take(m.st.id)
 	}
 	var all []lost
 	for _, marks := range s {
 		for _, k := range marks {
-			all = append(all, searchOne(k.key, k.mark))
+			all = append(all, searchOne(g, k.key, k.mark))
 		}
+	}
+	copies := make(map[identity]bool)
+	for _, l := range all {
+		copies[l.copy.st.id] = true
+	}
+	for i := range all { // a copy of one file did not come after another
+		all[i].between = slices.DeleteFunc(all[i].between, func(b sighting) bool { return copies[b.st.id] })
 	}
 	return all
 }
 
-func searchOne(key string, m mark) lost {
+func searchOne(g guard, key string, m mark) lost {
 	l := lost{key: key, mark: m}
 	for _, path := range siblings(m.where()) {
 		st, err := lstatPath(path)
@@ -138,7 +146,7 @@ func searchOne(key string, m mark) lost {
 			l.between = append(l.between, sighting{path, st})
 		}
 	}
-	if l.place.path != "" {
+	if l.place.path != "" && !l.cutThere(g) {
 		return l
 	}
 	dir, err := statPath(filepath.Dir(m.where()))
@@ -147,7 +155,23 @@ func searchOne(key string, m mark) lost {
 	}
 	_, err = lstatPath(m.label)
 	l.replaced = err == nil
+	if path, st := g.findCopy(m.where(), &m); path != "" && path != m.label && m.headLen > 0 {
+		l.copy, l.place = sighting{path, st}, sighting{}
+	}
 	return l
+}
+
+// cutThere reports whether the file was cut before it got a name that is not
+// asked for. What it has is what was written since, and comes after its copy.
+func (l *lost) cutThere(g guard) bool {
+	if l.mark.headLen == 0 || !isCopyName(l.place.path, l.mark.label) {
+		return false
+	}
+	if _, ok := g.hasPlace(l.place.path, &l.mark); ok {
+		return false
+	}
+	l.between = append(l.between, l.place)
+	return true
 }
 
 // isCopyName reports whether rotation gives copies of the file at label the name
@@ -170,8 +194,16 @@ func isCopyName(path, label string) bool {
 
 // miss acts on the fate of a file of an earlier run that does not match.
 func (t *follower) miss(ctx context.Context, l lost) error {
+	var fresh []*file
+	if l.copy.path != "" {
+		t.saved.take(l.mark.id)
+		fresh = t.inherit(fresh, l)
+	}
 	for _, b := range l.between {
-		if err := t.adopt(ctx, l.mark.label, b); err != nil {
+		fresh = t.adopt(fresh, l.mark.label, b)
+	}
+	if len(fresh) > 0 {
+		if err := t.save(ctx, fresh...); err != nil {
 			return err
 		}
 	}
@@ -181,6 +213,11 @@ func (t *follower) miss(ctx context.Context, l lost) error {
 			t.resume(t.add(l.place.path, l.place.st))
 		}
 		return nil
+	case l.copy.path != "":
+		if slices.ContainsFunc(fresh, func(f *file) bool { return f.key == l.key }) {
+			return nil
+		}
+		return t.forgetKeys(ctx, l.key)
 	case l.unmounted:
 		return nil // its file system may come yet
 	case l.replaced && !l.mark.is(rotated):
@@ -193,19 +230,33 @@ func (t *follower) miss(ctx context.Context, l lost) error {
 	return t.forgetKeys(ctx, l.key)
 }
 
+// inherit reads on in the copy of a file of an earlier run that is gone, unless
+// the copy has a place of its own.
+func (t *follower) inherit(fresh []*file, l lost) []*file {
+	st := l.copy.st
+	if t.files[st.id] != nil || t.saved.has(st.id) || len(t.files) >= maxFiles {
+		return fresh
+	}
+	f := t.add(l.copy.path, st)
+	f.mark = l.mark
+	f.id, f.path, f.check = st.id, l.copy.path, true
+	f.set(rotated)
+	return append(fresh, f)
+}
+
 // adopt reads from its beginning the file that was written and rotated away at
 // label while the agent did not run, if the patterns do not find it. Its mark
-// becomes durable before that of the file it came after, which leads here no
-// more once it is known as rotated.
-func (t *follower) adopt(ctx context.Context, label string, at sighting) error {
+// becomes durable no later than that of the file it came after, which leads
+// here no more once it is known as rotated.
+func (t *follower) adopt(fresh []*file, label string, at sighting) []*file {
 	if t.files[at.st.id] != nil || t.saved.has(at.st.id) || t.matches(at.path) || len(t.files) >= maxFiles {
-		return nil
+		return fresh
 	}
 	f := t.add(at.path, at.st)
 	f.label, f.path = label, at.path
 	f.set(rotated)
 	f.newcomer = true
-	return t.save(ctx, f)
+	return append(fresh, f)
 }
 
 // forgetSaved lets go of the marks whose files did not come back.

@@ -121,7 +121,7 @@ func (t *follower) startScan() {
 			}
 		}
 		slices.SortFunc(s.news, func(a, b sighting) int { return cmp.Compare(a.st.mtime, b.st.mtime) }) // rotated ones first
-		s.lost = missing.search(s.news)
+		s.lost = missing.search(t.guard, s.news)
 		took := time.Since(start)
 		t.scanned <- func(ctx context.Context) error {
 			now := time.Now()

@@ -476,6 +476,64 @@ func TestF05CopyTruncateThenRenameWhileDown(t *testing.T) {
 	}, "app.log*")
 }
 
+// TestF05CutThenRenamedOutOfThePatterns: what was in the file before the cut is
+// in the copy, what was written since goes on under a name nobody asked for.
+func TestF05CutThenRenamedOutOfThePatterns(t *testing.T) {
+	rotate := func(r *rig) {
+		r.tick()
+		r.add("app.log", "two\n")
+		r.copyTruncate("app.log", "app.log.1")
+		r.tick()
+		r.rename("app.log.1", "app.log.2")
+		r.add("app.log", "three\n")
+		r.rename("app.log", "app.log.1")
+		r.tick()
+		r.add("app.log", "four\n")
+	}
+	for name, act := range map[string]func(*rig){
+		"running": rotate,
+		"down":    func(r *rig) { r.restart(func() { rotate(r) }) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				r.add("app.log", "zero\n")
+				r.start()
+				r.want("zero")
+				r.rename("app.log", "app.log.3") // has a place too, and is older than all
+				r.tick()
+				r.add("app.log", "one\n")
+				r.want("zero", "one")
+				act(r)
+				r.wantAny("zero", "one", "two", "three", "four")
+				r.wantNoLoss()
+			}, "app.log")
+		})
+	}
+}
+
+// TestF04CopiedAndDeletedWhileDown: the copy is read on from where the file was.
+func TestF04CopiedAndDeletedWhileDown(t *testing.T) {
+	for name, pattern := range map[string]string{"copy matches": "app.log*", "copy does not match": "app.log"} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				r.start()
+				r.add("app.log", "one\n")
+				r.want("one")
+				r.restart(func() {
+					r.add("app.log", "two\n")
+					r.copyTruncate("app.log", "app.log.1")
+					r.remove("app.log")
+					r.add("app.log", "three\n")
+				})
+				r.wantAny("one", "two", "three")
+				r.wantNoLoss()
+				r.restart(nil)
+				r.wantAny("one", "two", "three")
+			}, pattern)
+		})
+	}
+}
+
 func TestF05CopyOverAnOlderCopy(t *testing.T) {
 	for name, pattern := range map[string]string{"copy matches": "app.log*", "copy does not match": "app.log"} {
 		t.Run(name, func(t *testing.T) {
