@@ -225,7 +225,7 @@ func (t *follower) hold(f *file, data []byte, now time.Time) bool {
 		f.held = now
 	}
 	f.more, f.check = false, true
-	if old := original.former; old != nil {
+	if old := original.former; old != nil && begins(data, &old.mark) {
 		path := f.where()
 		f.job = func([]byte) func(context.Context) error {
 			st, ok := t.guard.hasPlace(path, &old.mark)

@@ -534,6 +534,23 @@ func TestF04CopiedAndDeletedWhileDown(t *testing.T) {
 	}
 }
 
+// TestF05CopyTruncateSoonAfterARewrite: while a copy of what was rewritten is
+// looked for, the copy of what is there now appears.
+func TestF05CopyTruncateSoonAfterARewrite(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.add("app.log", "zero\n")
+		r.start()
+		synctest.Wait()
+		r.check(os.WriteFile(r.path("app.log"), []byte("one and more\n"), 0o644))
+		time.Sleep(1950 * time.Millisecond) // the next scan comes before the next look
+		r.copyTruncate("app.log", "app.log-20260102")
+		r.rename("app.log", "app.log.1")
+		r.add("app.log", "two\n")
+		r.want("zero", "one and more", "two")
+		r.wantNoLoss()
+	}, "app.log*")
+}
+
 func TestF05CopyOverAnOlderCopy(t *testing.T) {
 	for name, pattern := range map[string]string{"copy matches": "app.log*", "copy does not match": "app.log"} {
 		t.Run(name, func(t *testing.T) {
