@@ -88,7 +88,8 @@ type follower struct {
 	started    bool              // the first scan is done
 	vigils     chan vigil
 	watching   bool  // a round of a vigil is under way
-	emitting   *file // whose lines are being handed over
+	emitting   *file // whose lines are being handed over,
+	proof      mark  // and the place behind them
 	scanning   bool
 	scanned    chan func(context.Context) error
 	begun      time.Time

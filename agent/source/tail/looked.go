@@ -41,7 +41,7 @@ func (t *follower) looked(ctx context.Context, f *file, found finding) error {
 		t.detach(f, now)
 		if t.matches(path) {
 			t.found(path, found.status, false)
-			if g := t.files[found.status.id]; g != nil && g != f {
+			if g := t.files[found.status.id]; g != nil && g != f && g.newcomer {
 				g.after = f
 			}
 		}
@@ -220,9 +220,9 @@ func (t *follower) emit(ctx context.Context, f *file, c *cursor, n int, flags by
 		text = t.text
 	}
 	fill := func(b *record.Batch) { t.lines(b, f.label, text) }
-	t.emitting = f
+	t.emitting, t.proof = f, m
 	err := t.hand(ctx, fill, source.Checkpoint{Key: f.key, Value: m.encode()})
-	t.emitting = nil
+	t.emitting, t.proof = nil, mark{}
 	if err != nil {
 		return fmt.Errorf("emit lines of %s: %w", f.label, err)
 	}

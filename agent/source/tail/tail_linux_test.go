@@ -551,6 +551,27 @@ func TestF05CopyTruncateSoonAfterARewrite(t *testing.T) {
 	}, "app.log*")
 }
 
+// TestF06TheOriginalTakesTheNameOfItsCopy: the copy waits for the original to be
+// looked at, and the original for nobody.
+func TestF06TheOriginalTakesTheNameOfItsCopy(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.add("app.log", "one\n")
+		r.start()
+		r.want("one")
+		r.out.Block()
+		r.add("app.log", "two\n")
+		time.Sleep(time.Minute)
+		r.copyTruncate("app.log", "app.log.1")
+		time.Sleep(time.Minute)
+		r.rename("app.log.1", "app.log.2")
+		r.rename("app.log", "app.log.1")
+		r.add("app.log", "three\n")
+		r.out.Unblock()
+		r.want("one", "two", "three")
+		r.wantNoLoss()
+	}, "app.log*")
+}
+
 func TestF05CopyOverAnOlderCopy(t *testing.T) {
 	for name, pattern := range map[string]string{"copy matches": "app.log*", "copy does not match": "app.log"} {
 		t.Run(name, func(t *testing.T) {

@@ -55,6 +55,7 @@ type ward struct {
 	gone   bool
 	handle *os.File
 	ahead  ahead
+	proof  mark // the last place that is known to be in the file
 
 	st     status
 	opened bool   // handle is new,
@@ -101,7 +102,11 @@ func (t *follower) startVigil() {
 			wards[id] = ward{gone: true} // known, and not looked at
 			continue
 		}
-		wards[id] = ward{mark: f.mark, path: f.where(), gone: f.gone, handle: f.handle, ahead: f.ahead}
+		w := ward{mark: f.mark, path: f.where(), gone: f.gone, handle: f.handle, ahead: f.ahead, proof: f.mark}
+		if f == t.emitting {
+			w.proof = t.proof
+		}
+		wards[id] = w
 	}
 	go func() {
 		start := time.Now()
@@ -181,7 +186,7 @@ func (w *ward) count(buf []byte) {
 	switch {
 	case w.handle == nil || a.cut:
 		return
-	case w.st.size < a.to || w.st.size > a.to && !w.mark.holds(w.handle, w.st.size):
+	case w.st.size < a.to || w.st.size > a.to && !w.proof.holds(w.handle, w.st.size):
 		a.cut = true
 		return
 	}
@@ -238,7 +243,7 @@ func (t *follower) endVigil(v vigil) {
 		}
 		if w.gone && !f.gone {
 			t.detach(f, time.Now())
-			if g := t.paths[w.path]; g != nil {
+			if g := t.paths[w.path]; g != nil && g.newcomer {
 				g.after = f
 			}
 		}

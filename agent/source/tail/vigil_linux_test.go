@@ -179,6 +179,23 @@ func TestF15StoppedAfterAFileWasReplacedWhileTheSpoolIsFull(t *testing.T) {
 	}, "app.log*")
 }
 
+// TestF07FirstLinesInMemoryWhileTheFileIsRewritten: what was cut had been read,
+// and what is there now is no part of it.
+func TestF07FirstLinesInMemoryWhileTheFileIsRewritten(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.start()
+		time.Sleep(time.Minute)
+		r.out.Block()
+		r.add("app.log", "one\n")
+		time.Sleep(time.Minute)
+		r.check(os.WriteFile(r.path("app.log"), []byte("two\nthree\n"), 0o644))
+		time.Sleep(time.Minute)
+		r.out.Unblock()
+		r.want("one", "two", "three")
+		r.wantNoLoss()
+	}, "app.log")
+}
+
 func TestStopWhileTheSpoolIsFull(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.fill()
