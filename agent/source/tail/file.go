@@ -45,6 +45,7 @@ type file struct {
 	saved    bool      // a checkpoint may exist
 	troubled bool      // a Trouble is set
 	size     int64     // at the last look that was acted on
+	seen     time.Time // when a look at its bytes was last acted on
 	moved    time.Time // when the size last changed
 	due      time.Time // when to look again
 	place    int       // in dues, counted from 1; 0 when not in it

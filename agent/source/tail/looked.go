@@ -15,6 +15,9 @@ import (
 // looked acts on what a look at f found.
 func (t *follower) looked(ctx context.Context, f *file, found finding) error {
 	now := time.Now()
+	if found.verdict < replaced {
+		f.seen = now
+	}
 	if found.verdict != failed && f.fails > 0 {
 		f.fails = 0
 		t.untrouble(f)

@@ -226,9 +226,15 @@ func (t *follower) hold(f *file, data []byte, now time.Time) bool {
 	}
 	f.more, f.check = false, true
 	if old := original.former; old != nil && begins(data, &old.mark) {
-		path := f.where()
+		path, gone := f.where(), f.gone
 		f.job = func([]byte) func(context.Context) error {
-			st, ok := t.guard.hasPlace(path, &old.mark)
+			st, ok := status{}, false
+			if gone && f.handle != nil {
+				st, _ = statFile(f.handle)
+				ok = old.holds(f.handle, st.size)
+			} else {
+				st, ok = t.guard.hasPlace(path, &old.mark)
+			}
 			return func(ctx context.Context) error {
 				f.newcomer = false
 				t.dues.set(f, time.Now())
@@ -242,8 +248,11 @@ func (t *follower) hold(f *file, data []byte, now time.Time) bool {
 		return true
 	}
 	if now.Sub(f.held) >= holdFor {
-		f.newcomer = false
-		return false
+		if original.seen.Sub(f.held) >= holdFor || original.hung || original.fails > 0 {
+			f.newcomer = false
+			return false
+		}
+		t.dues.set(original, now) // the loop may have waited for the spool since
 	}
 	t.dues.set(f, now.Add(5*hotPause))
 	return true

@@ -572,6 +572,40 @@ func TestF06TheOriginalTakesTheNameOfItsCopy(t *testing.T) {
 	}, "app.log*")
 }
 
+// TestF05TheCopyWaitsWhileTheSpoolIsFull: that the loop had no time to look at
+// the original does not make the copy a file of its own.
+func TestF05TheCopyWaitsWhileTheSpoolIsFull(t *testing.T) {
+	for name, after := range map[string]func(r *rig){
+		"the copy stays":                func(*rig) {},
+		"the copy is deleted meanwhile": func(r *rig) { r.remove("app.log.2") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				r.add("app.log", "one\n")
+				r.add("other.log", "")
+				r.start()
+				r.want("one")
+				r.out.Block()
+				r.add("other.log", "other\n") // what the loop waits with
+				time.Sleep(time.Minute)
+				r.copyTruncate("app.log", "app.log.1")
+				r.rename("app.log.1", "app.log.2")
+				r.rename("app.log", "app.log.1")
+				r.add("app.log", "two\n")
+				time.Sleep(time.Minute)
+				after(r)
+				r.out.Unblock()
+				synctest.Wait()
+				r.out.Block()
+				time.Sleep(time.Minute)
+				r.out.Unblock()
+				r.wantAny("one", "other", "two")
+				r.wantNoLoss()
+			}, "app.log*", "other.log")
+		})
+	}
+}
+
 func TestF05CopyOverAnOlderCopy(t *testing.T) {
 	for name, pattern := range map[string]string{"copy matches": "app.log*", "copy does not match": "app.log"} {
 		t.Run(name, func(t *testing.T) {
