@@ -103,7 +103,7 @@ func (f *file) look(g guard, buf []byte) finding {
 	if f.refused && st.size < before.size { // it is written anew
 		return finding{verdict: truncated, status: st}
 	}
-	if f.refused || !changed && !f.more && !f.check && !f.flush && !f.atEnd {
+	if f.refused || !changed && !f.more && !f.check && !f.flush && !f.atEnd && !f.hole {
 		return finding{verdict: unchanged, status: st}
 	}
 	opened := f.handle == nil
@@ -120,6 +120,9 @@ func (f *file) look(g guard, buf []byte) finding {
 	}
 	if f.atEnd {
 		return f.goToEnd(st, buf)
+	}
+	if f.hole && !changed && !f.more && !f.check && !f.filled(buf) {
+		return finding{verdict: unchanged, status: st}
 	}
 	found := f.read(st, opened || !f.more, buf)
 	f.check = changed || f.last.size > st.size // a change within the same tick of the clock is seen next time
@@ -235,6 +238,13 @@ func (f *file) growHead(size int64, found finding) finding {
 	}
 	f.begin(head[:min(int64(n), f.offset)])
 	return found
+}
+
+// filled reports whether the first of the zeros at the offset were filled: a
+// program that writes by mmap need not change the file's times.
+func (f *file) filled(buf []byte) bool {
+	n, err := f.handle.ReadAt(buf[:min(len(buf), maxHead)], f.offset)
+	return err != nil || len(bytes.TrimLeft(buf[:n], "\x00")) > 0
 }
 
 // readHole looks for the end of the zeros at the offset: what a writer leaves

@@ -1057,6 +1057,33 @@ func TestF25FolderComesAndGoes(t *testing.T) {
 	}, "logs/*.log")
 }
 
+// TestF32WrittenThroughMemory: the file has its size from the start, and a page
+// that is dirty already is written to without a change of any time.
+func TestF32WrittenThroughMemory(t *testing.T) {
+	bubble(t, func(r *rig) {
+		f, err := os.OpenFile(r.path("app.log"), os.O_RDWR|os.O_CREATE, 0o644)
+		r.check(err)
+		defer func() { r.check(f.Close()) }()
+		r.check(f.Truncate(64 << 10))
+		page, err := syscall.Mmap(int(f.Fd()), 0, 64<<10, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
+		r.check(err)
+		defer func() { r.check(syscall.Munmap(page)) }()
+		at := copy(page, "one\n")
+		r.start()
+		r.want("one")
+		before, err := lstatPath(r.path("app.log"))
+		r.check(err)
+		copy(page[at:], "two\n")
+		after, err := lstatPath(r.path("app.log"))
+		r.check(err)
+		if after.changedSince(before) {
+			r.Log("the kernel noticed the write: this run shows less than it could")
+		}
+		r.want("one", "two")
+		r.wantNoLoss()
+	}, "app.log")
+}
+
 func TestF33ReplacedByRename(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.start()
