@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// TestDocsNameTestsThatExist keeps docs/delivery.md from promising what nobody
-// tests.
+// TestDocsNameTestsThatExist keeps docs/delivery.md and docs/tailing.md from
+// promising what nobody tests.
 func TestDocsNameTestsThatExist(t *testing.T) {
 	var tests []string
 	declared := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
@@ -30,18 +30,20 @@ func TestDocsNameTestsThatExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := os.ReadFile("../../docs/delivery.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	named := regexp.MustCompile("`(Test\\w+)(…?)`").FindAllSubmatch(text, -1)
-	if len(named) < 30 {
-		t.Errorf("only %d tests are named: this test looks for something else", len(named))
-	}
-	for _, m := range named {
-		name, more := string(m[1]), len(m[2]) > 0
-		if !slices.ContainsFunc(tests, func(have string) bool { return have == name || more && strings.HasPrefix(have, name) }) {
-			t.Errorf("docs/delivery.md names %s, which does not exist", name)
+	for _, doc := range []string{"../../docs/delivery.md", "../../docs/tailing.md"} {
+		text, err := os.ReadFile(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		named := regexp.MustCompile("`(Test\\w+)(…?)`").FindAllSubmatch(text, -1)
+		if len(named) < 30 {
+			t.Errorf("%s names only %d tests: this test looks for something else", doc, len(named))
+		}
+		for _, m := range named {
+			name, more := string(m[1]), len(m[2]) > 0
+			if !slices.ContainsFunc(tests, func(have string) bool { return have == name || more && strings.HasPrefix(have, name) }) {
+				t.Errorf("%s names %s, which does not exist", doc, name)
+			}
 		}
 	}
 }
