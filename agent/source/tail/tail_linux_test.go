@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -970,6 +971,29 @@ func TestF19LineAtTheLimitIsWhole(t *testing.T) {
 		r.want("a", limit, limit, "next")
 		r.wantNoLoss()
 	}, "app.log")
+}
+
+func TestF20TwoGiBWithoutALineEnd(t *testing.T) {
+	const size = 2 << 30
+	bubble(t, func(r *rig) {
+		r.add("app.log", strings.Repeat("x", 2<<20))
+		r.check(os.Truncate(r.path("app.log"), size)) // the rest takes no room on the disk
+		r.add("app.log", "\nnext\n")
+		r.add("other.log", "other\n")
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		r.start()
+		r.settle(3)
+		runtime.ReadMemStats(&after)
+		lines := r.lines()
+		if len(lines) != 3 || lines[2] != "next" || !slices.Contains(lines, "other") {
+			t.Errorf("%d lines, want the beginning of the long one and the other file's before the next one", len(lines))
+		}
+		r.wantLoss(source.Loss{Reason: "line-too-long", Class: "app.log", Bytes: size - MaxLine})
+		if used := after.TotalAlloc - before.TotalAlloc; used > 64<<20 {
+			t.Errorf("%d bytes were allocated in all, want at most 64 MiB", used)
+		}
+	}, "*.log")
 }
 
 func TestF20CrashInsideALongLine(t *testing.T) {
