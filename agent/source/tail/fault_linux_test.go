@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // opening makes the follower open files through hook.
@@ -45,6 +47,48 @@ func TestF26ManyFilesFewHandles(t *testing.T) {
 			t.Errorf("%d files are open, want at most %d", most, limit)
 		}
 	}, "*.log")
+}
+
+// TestF26TenThousandFiles: fifty of them are written to again and again.
+func TestF26TenThousandFiles(t *testing.T) {
+	bubble(t, func(r *rig) {
+		const files, hot, rounds = 10000, 50, 5
+		var want []string
+		write := func(file, round int) {
+			line := fmt.Sprintf("file %d round %d", file, round)
+			want = append(want, line)
+			r.add(fmt.Sprintf("%d.log", file), line+"\n")
+		}
+		for i := range files {
+			write(i, 0)
+		}
+		before := heapInUse()
+		r.start()
+		r.settle(len(want))
+		most := openBelow(t, r.dir)
+		for round := 1; round <= rounds; round++ {
+			for i := range hot {
+				write(i*files/hot, round)
+			}
+			time.Sleep(30 * time.Second)
+			most = max(most, openBelow(t, r.dir))
+		}
+		if used := heapInUse() - before; used > 20<<20 {
+			t.Errorf("%d bytes are in use, the delivered rows among them, want at most 20 MiB", used)
+		}
+		r.wantAny(want...)
+		r.wantNoLoss()
+		if most > maxOpen {
+			t.Errorf("%d files are open, want at most %d", most, maxOpen)
+		}
+	}, "*.log")
+}
+
+func heapInUse() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
 
 func openBelow(t *testing.T, dir string) int {
