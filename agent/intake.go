@@ -16,8 +16,10 @@ import (
 
 // How records gather before one durable append.
 const (
-	// commitEvery is how long a record may wait for others.
-	commitEvery = 400 * time.Millisecond
+	// commitEvery lies between two appends, as long as there are few records.
+	commitEvery = 450 * time.Millisecond
+	// commitSoon is how long a record waits that is the first after a while.
+	commitSoon = 20 * time.Millisecond
 	// commitBytes of raw rows are appended without waiting.
 	commitBytes = 1 << 20
 	// maxPending raw bytes make Emit wait for the append under way.
@@ -111,13 +113,14 @@ func (in *intake) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	<-timer.C
 	taken := true
+	var last time.Time // commit
 	for taken && ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-in.now:
 			taken = in.commit(ctx)
 		case <-in.first:
-			timer.Reset(commitEvery)
+			timer.Reset(max(commitEvery-time.Since(last), commitSoon))
 			select {
 			case <-ctx.Done():
 			case <-timer.C:
@@ -126,6 +129,7 @@ func (in *intake) run(ctx context.Context) {
 			}
 			taken = in.commit(ctx)
 		}
+		last = time.Now()
 	}
 	if taken {
 		in.mu.Lock()
