@@ -23,7 +23,7 @@ const (
 	// again as well.
 	keyPoll     = 5 * time.Second
 	rareKeyPoll = time.Minute
-	maxKey  = 4 << 10 // bytes
+	maxKey      = 4 << 10 // bytes
 
 	// The topology request is repeated every defaultBeat, or as often as the
 	// service says when that is between the two bounds.
