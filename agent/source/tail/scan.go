@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/bmatcuk/doublestar/v4"
@@ -22,6 +23,8 @@ const (
 	// that it takes a 300th of the time, but within maxScan.
 	minScan = 2 * time.Second
 	maxScan = time.Minute
+	// quietScan is the soonest where the kernel tells of every new name.
+	quietScan = 10 * time.Second
 	// maxFiles are followed by one source.
 	maxFiles = 20000
 )
@@ -30,6 +33,7 @@ const (
 type sight struct {
 	paths    []string
 	dirs     []string          // to be watched for new names
+	deep     bool              // new names may come in other folders as well
 	troubles map[string]string // by pattern
 	news     []sighting        // at paths where nobody was seen
 	lost     []lost
@@ -52,6 +56,7 @@ func (t *follower) scan() sight {
 		base, rest := doublestar.SplitPattern(slashed)
 		base = filepath.FromSlash(base)
 		dirs[base] = true
+		s.deep = s.deep || strings.Contains(rest, "/") || strings.Contains(rest, "**")
 		if err := listable(base); err != nil {
 			s.troubles[pattern] = fmt.Sprintf("cannot list %s: %v; let the agent's user, or one of its groups, list it", base, err)
 			continue
@@ -125,7 +130,11 @@ func (t *follower) startScan() {
 		took := time.Since(start)
 		t.scanned <- func(ctx context.Context) error {
 			now := time.Now()
-			t.nextScan, t.soonScan = now.Add(scanPause(took)), now.Add(10*took)
+			pause := scanPause(took)
+			if !s.deep && t.watch != nil && t.watch.all(s.dirs) {
+				pause = max(pause, quietScan)
+			}
+			t.nextScan, t.soonScan = now.Add(pause), now.Add(10*took)
 			return t.seen(ctx, s)
 		}
 	}()

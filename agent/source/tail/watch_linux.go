@@ -70,6 +70,18 @@ func (w *watcher) folder(dir string) (started bool, err error) {
 	return true, nil
 }
 
+// all reports whether the names in all those folders are watched.
+func (w *watcher) all(dirs []string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, dir := range dirs {
+		if _, ok := w.folders[dir]; !ok {
+			return false
+		}
+	}
+	return true
+}
+
 // once watches the file at path for its next change.
 func (w *watcher) once(path string) error {
 	w.mu.Lock()

@@ -10,4 +10,6 @@ func (*watcher) close() {}
 
 func (*watcher) folder(string) (bool, error) { return false, nil }
 
+func (*watcher) all([]string) bool { return false }
+
 func (*watcher) once(string) error { return nil }
