@@ -16,9 +16,11 @@ import (
 
 // How records gather before one durable append.
 const (
-	// commitEvery lies between two appends, as long as there are few records.
+	// commitEvery lies between two appends on average, as long as there are few
+	// records; after a pause commitBurst of them may come sooner.
 	commitEvery = 450 * time.Millisecond
-	// commitSoon is how long a record waits that is the first after a while.
+	commitBurst = 3
+	// commitSoon is the least that a record waits for others.
 	commitSoon = 20 * time.Millisecond
 	// commitBytes of raw rows are appended without waiting.
 	commitBytes = 1 << 20
@@ -113,14 +115,14 @@ func (in *intake) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	<-timer.C
 	taken := true
-	var last time.Time // commit
+	even := time.Now() // when appends are as rare again as they should be
 	for taken && ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-in.now:
 			taken = in.commit(ctx)
 		case <-in.first:
-			timer.Reset(max(commitEvery-time.Since(last), commitSoon))
+			timer.Reset(max(time.Until(even)-(commitBurst-1)*commitEvery, commitSoon))
 			select {
 			case <-ctx.Done():
 			case <-timer.C:
@@ -129,7 +131,10 @@ func (in *intake) run(ctx context.Context) {
 			}
 			taken = in.commit(ctx)
 		}
-		last = time.Now()
+		if now := time.Now(); even.Before(now) {
+			even = now
+		}
+		even = even.Add(commitEvery)
 	}
 	if taken {
 		in.mu.Lock()

@@ -465,3 +465,36 @@ func TestFailedSourceIsStartedAgain(t *testing.T) {
 		wantRows(t, text, 1)
 	})
 }
+
+// Appends are rare in a steady flow; after a pause a record does not wait.
+func TestAppendsAreRareButNotLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openTestSpool(t, memfs.New())
+		in, stop := startIntake(t, s)
+		defer stop()
+		appends, rows := 0, s.Stats().Rows
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			if err := emitRows(t.Context(), in, testTable, 1, 1); err != nil {
+				t.Fatal(err)
+			}
+			if now := s.Stats().Rows; now != rows {
+				appends, rows = appends+1, now
+			}
+		}
+		if appends < 120 || appends > 60_000/450+1+commitBurst {
+			t.Errorf("%d appends in a minute of steady flow", appends)
+		}
+		time.Sleep(time.Minute)
+		for n := range commitBurst {
+			before := s.Stats().Rows
+			if err := emitRows(t.Context(), in, testTable, 1, 1); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * commitSoon)
+			synctest.Wait()
+			if s.Stats().Rows != before+1 {
+				t.Errorf("record %d after a pause waits longer than %v", n+1, 2*commitSoon)
+			}
+		}
+	})
+}
