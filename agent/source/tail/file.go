@@ -32,6 +32,7 @@ type file struct {
 
 	stem     string // of the path that it was first found under
 	outside  bool   // its path matches no pattern
+	resumed  bool   // since an earlier run nobody has seen its bytes
 	newcomer bool   // it may be a copy of a file that is followed
 	former   *former
 	after    *file     // whose path it took: its bytes come first

@@ -25,6 +25,9 @@ func (t *follower) looked(ctx context.Context, f *file, found finding) error {
 	if f.size != f.last.size {
 		f.size, f.moved = f.last.size, now
 	}
+	if found.verdict < truncated {
+		f.resumed = false
+	}
 	switch found.verdict {
 	case grown:
 		return t.consume(ctx, f, found, now)

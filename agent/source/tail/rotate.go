@@ -142,10 +142,18 @@ func (t *follower) truncated(f *file, unread int64, now time.Time) {
 	}
 	f.former = &former{mark: old, unread: unread, records: records, until: now.Add(formerFor)}
 	t.cut[f] = struct{}{}
-	from := f.home()
+	from, resumed := f.home(), f.resumed
+	f.resumed = false
 	f.job = func([]byte) func(context.Context) error {
 		path, st := t.guard.findCopy(from, &old)
+		var later []sighting
+		if path != "" && resumed {
+			later = laterCopies(old.label, st)
+		}
 		return func(ctx context.Context) error {
+			if err := t.adoptAll(ctx, old.label, later); err != nil {
+				return err
+			}
 			switch {
 			case f.former == nil: // it was given away meanwhile
 			case path != "":
@@ -157,6 +165,32 @@ func (t *follower) truncated(f *file, unread int64, now time.Time) {
 		}
 	}
 	t.enqueue(f)
+}
+
+// laterCopies returns the rotated copies of the file at label that were made
+// after copied: while the agent did not run the file may have been cut more
+// than once.
+func laterCopies(label string, copied status) []sighting {
+	var later []sighting
+	for _, path := range siblings(label) {
+		st, err := lstatPath(path)
+		if err == nil && st.kind == 0 && st.id.birth > copied.id.birth && st.mtime > copied.mtime && isCopyName(path, label) {
+			later = append(later, sighting{path, st})
+		}
+	}
+	return later
+}
+
+// adoptAll reads those files as what was once at label.
+func (t *follower) adoptAll(ctx context.Context, label string, at []sighting) error {
+	var fresh []*file
+	for _, s := range at {
+		fresh = t.adopt(fresh, label, s)
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	return t.save(ctx, fresh...)
 }
 
 // findCopy looks beside path for a file that has the place of m: the copy that

@@ -71,6 +71,7 @@ func (t *follower) resume(f *file) bool {
 	id, path := f.id, f.where()
 	f.key, f.mark, f.saved = k.key, k.mark, true
 	f.id, f.path = id, ""
+	f.resumed = true
 	f.check = true // it may have been cut meanwhile, and a copy of it waits for that
 	if path != f.label {
 		f.path = path

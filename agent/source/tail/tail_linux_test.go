@@ -607,6 +607,32 @@ func TestF05TheCopyWaitsWhileTheSpoolIsFull(t *testing.T) {
 	}
 }
 
+func TestF06CopyTruncatedTwiceWhileDown(t *testing.T) {
+	for name, pattern := range map[string]string{"copies match": "app.log*", "copies do not match": "app.log"} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				r.add("app.log", "one\n")
+				r.start()
+				r.want("one")
+				r.restart(func() {
+					r.add("app.log", "two\n")
+					r.copyTruncate("app.log", "app.log.1")
+					r.tick()
+					r.rename("app.log.1", "app.log.2")
+					r.add("app.log", "three\n")
+					r.copyTruncate("app.log", "app.log.1")
+					r.tick()
+					r.add("app.log", "four\n")
+				})
+				r.wantAny("one", "two", "three", "four")
+				r.wantNoLoss()
+				r.restart(nil)
+				r.wantAny("one", "two", "three", "four")
+			}, pattern)
+		})
+	}
+}
+
 func TestF05CopyOverAnOlderCopy(t *testing.T) {
 	for name, pattern := range map[string]string{"copy matches": "app.log*", "copy does not match": "app.log"} {
 		t.Run(name, func(t *testing.T) {
