@@ -75,6 +75,20 @@ func (b *Batch) Add(fields []Field) {
 	b.n++
 }
 
+// Drain returns the pending rows, each a JSON object with a comma before it, and
+// forgets them. They are valid until the next Add.
+func (b *Batch) Drain() []byte {
+	rows := b.rows
+	b.rows, b.n = b.rows[:0], 0
+	return rows
+}
+
+// AddRows adds n rows in the form in which Drain returns them.
+func (b *Batch) AddRows(rows []byte, n int) {
+	b.rows = append(b.rows, rows...)
+	b.n += n
+}
+
 // Begin ends the body: the next Cut begins a new one, and the pending rows
 // belong to it.
 func (b *Batch) Begin() {
