@@ -126,6 +126,7 @@ func live(ctx context.Context, stop context.CancelCauseFunc, o Options) error {
 	if err != nil {
 		return err
 	}
+	list = leftovers(list, queue.Checkpoints)
 	m.watch(clients, append(list, newOperations(in, machine.name)))
 
 	// Three layers, each ended by a context of its own, innermost last.

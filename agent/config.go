@@ -5,6 +5,8 @@ package agent
 
 import (
 	"time"
+
+	"github.com/openloganalytics/agent/agent/transform"
 )
 
 // Config is what the agent obeys: written by the handler from what the user
@@ -16,7 +18,13 @@ type Config struct {
 
 	Workspaces []Workspace `json:"workspaces"`
 	Sources    Sources     `json:"sources"`
-	Limits     Limits      `json:"limits"`
+
+	// Transformations are what data sources name in Transform.
+	Transformations []transform.Spec `json:"transformations,omitempty"`
+	// Redaction names the kinds of secrets that are taken out of messages and
+	// lines: see transform.RedactKinds.
+	Redaction []string `json:"redaction,omitempty"`
+	Limits    Limits   `json:"limits"`
 
 	// Installed is when the extension was first installed on this machine.
 	Installed time.Time `json:"installed,omitzero"`
@@ -66,6 +74,14 @@ type Syslog struct {
 type SyslogSelector struct {
 	Facilities []string `json:"facilities"`
 	Severities []string `json:"severities"`
+	Way
+}
+
+// A Way says what becomes of the records of a data source before they are
+// emitted. The zero Way leaves them as they are.
+type Way struct {
+	Transform string `json:"transform,omitempty"` // name of a transformation
+	Table     string `json:"table,omitempty"`     // custom table; empty is the standard one
 }
 
 // SyslogListener is a port on which other machines and appliances send syslog.
@@ -89,6 +105,7 @@ type Counters struct {
 	// Specifiers are \Object(Instance)\Counter or Object(Instance)\Counter,
 	// in the names of the Perf table; * is any instance or any counter.
 	Specifiers []string `json:"specifiers"`
+	Way
 }
 
 // CustomLog is a set of text files followed line by line into one table.
@@ -99,6 +116,8 @@ type CustomLog struct {
 	// beginning; otherwise from their end. Files that appear later are always
 	// read from the beginning.
 	FromStart bool `json:"fromStart,omitempty"`
+	// Transform names a transformation; empty leaves the lines as they are.
+	Transform string `json:"transform,omitempty"`
 }
 
 // Limits are ceilings on what the agent may use.

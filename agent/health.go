@@ -86,6 +86,8 @@ type SourceHealth struct {
 	Message  string            `json:"message,omitempty"`
 	Read     int64             `json:"read"` // records emitted
 	Dropped  int64             `json:"dropped"`
+	Filtered int64             `json:"filtered,omitempty"` // by transformations, since the start; not read
+	Redacted map[string]int64  `json:"redacted,omitempty"` // secrets by kind, since the start
 	Troubles map[string]string `json:"troubles,omitempty"` // thing -> sentence
 }
 

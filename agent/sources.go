@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/openloganalytics/agent/agent/source"
@@ -23,21 +24,11 @@ func sources(o Options, h *host) ([]source.Source, error) {
 		OSType: osType, OSName: h.os.Name, OSMajorVersion: h.os.MajorVersion, OSMinorVersion: h.os.MinorVersion,
 		PrivateIPs: hostinfo.PrivateIPs, Version: product.Version, Installed: o.Config.Installed,
 	})}
-	if len(cfg.Counters) > 0 {
-		sets := make([]perf.Set, 0, len(cfg.Counters))
-		for _, c := range cfg.Counters {
-			sets = append(sets, perf.Set{Interval: time.Duration(c.Interval), Specifiers: c.Specifiers})
-		}
-		s, err := perf.New(perf.Options{Sets: sets, Computer: h.name, OSCaption: h.os.FullName, Log: o.Log})
-		switch {
-		case errors.Is(err, errors.ErrUnsupported):
-			o.Log.Warn("performance counters are not collected", "error", err)
-		case err != nil:
-			return nil, fmt.Errorf("set up performance counters: %w", err)
-		default:
-			list = append(list, s)
-		}
+	counters, err := counterSources(o, h)
+	if err != nil {
+		return nil, fmt.Errorf("set up performance counters: %w", err)
 	}
+	list = append(list, counters...)
 	for _, c := range cfg.CustomLogs {
 		table, err := customlog.Table(c.Table)
 		if err != nil {
@@ -47,7 +38,16 @@ func sources(o Options, h *host) ([]source.Source, error) {
 		if err != nil {
 			return nil, fmt.Errorf("set up custom log %s: %w", c.Table, err)
 		}
-		list = append(list, s)
+		route, err := o.Config.route(Way{Transform: c.Transform})
+		if err != nil {
+			return nil, fmt.Errorf("set up custom log %s: %w", c.Table, err)
+		}
+		route.Table = table
+		t, err := o.Config.transformed(s, true, route)
+		if err != nil {
+			return nil, fmt.Errorf("set up custom log %s: %w", c.Table, err)
+		}
+		list = append(list, t)
 	}
 	for _, l := range cfg.SyslogListeners {
 		s, err := listener(l, o, h)
@@ -59,8 +59,44 @@ func sources(o Options, h *host) ([]source.Source, error) {
 	return systemSources(list, o, h)
 }
 
-func listener(l SyslogListener, o Options, h *host) (*syslog.Source, error) {
-	return syslog.NewListener(syslog.Listener{
+// counterSources returns one source for the counters of each way.
+func counterSources(o Options, h *host) ([]source.Source, error) {
+	var list []source.Source
+	var ways []Way
+	sets := map[Way][]perf.Set{}
+	for _, c := range o.Config.Sources.Counters {
+		if sets[c.Way] == nil {
+			ways = append(ways, c.Way)
+		}
+		sets[c.Way] = append(sets[c.Way], perf.Set{Interval: time.Duration(c.Interval), Specifiers: c.Specifiers})
+	}
+	for _, w := range ways {
+		name := "perf"
+		if w.Transform != "" {
+			name = strings.TrimSuffix("perf:"+w.Transform+":"+w.Table, ":")
+		}
+		s, err := perf.New(perf.Options{Name: name, Sets: sets[w], Computer: h.name, OSCaption: h.os.FullName, Log: o.Log})
+		if errors.Is(err, errors.ErrUnsupported) {
+			o.Log.Warn("performance counters are not collected", "error", err)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		route, err := o.Config.route(w)
+		if err != nil {
+			return nil, err
+		}
+		if s, err = o.Config.transformed(s, false, route); err != nil {
+			return nil, err
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}
+
+func listener(l SyslogListener, o Options, h *host) (source.Source, error) {
+	s, err := syslog.NewListener(syslog.Listener{
 		Protocol: l.Protocol, Address: l.Address, Port: l.Port,
 		CertificateFile: l.CertificateFile, KeyFile: l.KeyFile, ClientCAFile: l.ClientCAFile,
 		MaxConnections: l.MaxConnections, Idle: time.Duration(l.IdleTimeout),
@@ -68,4 +104,12 @@ func listener(l SyslogListener, o Options, h *host) (*syslog.Source, error) {
 		Selectors: []syslog.Selector{{Facilities: l.Selector.Facilities, Severities: l.Selector.Severities}},
 		Hostname:  h.name, Addresses: hostinfo.PrivateIPs, Log: o.Log,
 	})
+	if err != nil {
+		return nil, err
+	}
+	route, err := o.Config.route(l.Selector.Way)
+	if err != nil {
+		return nil, err
+	}
+	return o.Config.transformed(s, true, route)
 }

@@ -26,5 +26,13 @@ func systemSources(list []source.Source, o Options, h *host) ([]source.Source, e
 	if err != nil {
 		return nil, fmt.Errorf("set up syslog: %w", err)
 	}
-	return append(list, s), nil
+	routes, err := o.Config.syslogRoutes(cfg.Selectors)
+	if err != nil {
+		return nil, fmt.Errorf("set up syslog: %w", err)
+	}
+	t, err := o.Config.transformed(s, true, routes...)
+	if err != nil {
+		return nil, fmt.Errorf("set up syslog: %w", err)
+	}
+	return append(list, t), nil
 }

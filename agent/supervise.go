@@ -12,6 +12,7 @@ import (
 	"github.com/openloganalytics/agent/agent/ledger"
 	"github.com/openloganalytics/agent/agent/record"
 	"github.com/openloganalytics/agent/agent/source"
+	"github.com/openloganalytics/agent/agent/transform"
 )
 
 // Back-off of a source that failed: doubled from the first to the last, and
@@ -148,8 +149,12 @@ func (r *running) health(l *ledger.Ledger) SourceHealth {
 	read, dropped := l.Source(r.source.Name())
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return SourceHealth{
+	h := SourceHealth{
 		Name: r.source.Name(), State: r.state, Message: r.message,
 		Read: read, Dropped: dropped, Troubles: maps.Clone(r.troubles),
 	}
+	if t, is := r.source.(*transform.Source); is {
+		h.Filtered, h.Redacted = t.Filtered(), t.Redacted()
+	}
+	return h
 }

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -120,9 +121,9 @@ func (r *summary) print(w io.Writer, now time.Time) {
 	for _, ws := range r.Workspaces {
 		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%s\n", plain(ws.ID), plain(ws.State), ws.Delivered, ws.Waiting, ws.Refused, day(ws.OldestWait))
 	}
-	fmt.Fprintln(t, "\nSOURCE\tSTATE\tREAD\tDROPPED\t\t")
+	fmt.Fprintln(t, "\nSOURCE\tSTATE\tREAD\tDROPPED\tFILTERED\tREDACTED")
 	for _, src := range r.Sources {
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t\t\n", plain(src.Name), plain(src.State), src.Read+src.Dropped, src.Dropped)
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%s\n", plain(src.Name), plain(src.State), src.Read+src.Dropped, src.Dropped, src.Filtered, redacted(src.Redacted))
 	}
 	_ = t.Flush() // a person's terminal
 	fmt.Fprintf(w, "\nSpool: %s, %d of %d MB used\n\nLedger\n", plain(r.Spool.State), r.Spool.Bytes>>20, r.Spool.Budget>>20)
@@ -133,6 +134,18 @@ func (r *summary) print(w io.Writer, now time.Time) {
 	for _, text := range r.Troubles {
 		fmt.Fprintf(w, "! %s\n", plain(text))
 	}
+}
+
+// redacted says how many secrets of each kind were taken out.
+func redacted(hits map[string]int64) string {
+	if len(hits) == 0 {
+		return "-"
+	}
+	var parts []string
+	for _, kind := range slices.Sorted(maps.Keys(hits)) {
+		parts = append(parts, fmt.Sprintf("%d %s", hits[kind], kind))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // equation says what became of every record at a workspace.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/openloganalytics/agent/agent"
+	"github.com/openloganalytics/agent/agent/transform"
 	"github.com/openloganalytics/agent/extension"
 	"github.com/openloganalytics/agent/internal/atomicfile"
 	"github.com/openloganalytics/agent/internal/proxy"
@@ -33,6 +34,8 @@ type Settings struct {
 	StopOnMultipleConnections bool
 	// trustedFile holds authorities to trust; readTrusted reads it.
 	trustedFile string
+	// pipelines are the transformations by name, nil where one is wrong.
+	pipelines map[string]*transform.Pipeline
 	// Notes are sentences about settings that were taken but have no effect.
 	Notes []string
 }
@@ -97,6 +100,8 @@ func ParseSettings(public json.RawMessage, protected secret.Secret) (*Settings, 
 // public reads everything of the public settings but the proxy.
 func (s *Settings) public(d *decoder, pub *object) {
 	s.workspaces(d, pub)
+	s.transformations(d, pub)
+	s.redaction(d, pub)
 	s.sources(d, pub.object("dataSources"), pub.had("dataSources"))
 	s.listeners(d, pub)
 	s.limits(pub)

@@ -30,7 +30,9 @@ func (s *Settings) listeners(d *decoder, pub *object) {
 		return
 	}
 	for _, o := range list {
+		way := s.way(d, o, "Microsoft-Syslog", "header.Syslog")
 		l := listener(d, o)
+		l.Selector.Way = way
 		o.done()
 		for n, other := range s.Config.Sources.SyslogListeners {
 			if samePort(l, other) {
@@ -42,7 +44,6 @@ func (s *Settings) listeners(d *decoder, pub *object) {
 }
 
 func listener(d *decoder, o *object) agent.SyslogListener {
-	streams(d, o, "Microsoft-Syslog")
 	l := agent.SyslogListener{Protocol: strings.ToLower(o.text("protocol")), Address: o.text("address")}
 	port := defaultListenPort
 	switch l.Protocol {

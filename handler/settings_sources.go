@@ -83,20 +83,11 @@ func (s *Settings) defaultSources() {
 	s.Config.Sources.Counters = []agent.Counters{{Interval: seconds(60), Specifiers: perf.DefaultSpecifiers()}}
 }
 
-// streams checks the streams of a data source against the one it can feed.
-func streams(d *decoder, src *object, want string) {
-	for _, stream := range src.texts("streams") {
-		if stream != want {
-			d.wrong(src.path+".streams", fmt.Sprintf("%q cannot be fed from here", stream), "give \""+want+"\"")
-		}
-	}
-	src.text("name")
-}
-
 func (s *Settings) syslog(d *decoder, src *object) {
 	defer src.done()
-	streams(d, src, "Microsoft-Syslog")
+	way := s.way(d, src, "Microsoft-Syslog", "header.Syslog")
 	sel, names := selector(d, src)
+	sel.Way = way
 	if names == 0 {
 		d.wrong(src.path+".facilityNames", "is empty", "name at least one facility, or \"*\"")
 	}
@@ -164,8 +155,7 @@ func severityWord(level string) string {
 
 func (s *Settings) counters(d *decoder, src *object) {
 	defer src.done()
-	streams(d, src, "Microsoft-Perf")
-	c := agent.Counters{Interval: seconds(src.integer("samplingFrequencyInSeconds", 60, minSampling, maxSampling))}
+	c := agent.Counters{Way: s.way(d, src, "Microsoft-Perf", "header.LinuxPerformanceCounters"), Interval: seconds(src.integer("samplingFrequencyInSeconds", 60, minSampling, maxSampling))}
 	specifiers := src.texts("counterSpecifiers")
 	if len(specifiers) == 0 || len(specifiers) > maxSpecifiers {
 		d.wrong(src.path+".counterSpecifiers", fmt.Sprintf("has %d entries", len(specifiers)), fmt.Sprintf("give 1 to %d", maxSpecifiers))
@@ -189,6 +179,7 @@ func (s *Settings) logFiles(d *decoder, src *object) {
 	defer src.done()
 	src.text("name")
 	var log agent.CustomLog
+	log.Transform, _ = s.pipeline(d, src, "header.TextLog")
 	names := src.texts("streams")
 	if len(names) != 1 {
 		d.wrong(src.path+".streams", fmt.Sprintf("has %d streams", len(names)), `give one stream, "Custom-<Name>_CL"`)

@@ -32,6 +32,7 @@ type Set struct {
 
 // Options says what is sampled and how it is told.
 type Options struct {
+	Name     string // of the source; "" is "perf"
 	Sets     []Set
 	Computer string // short host name, column Host
 	// OSCaption names the operating system: the instance of System. "" is
@@ -79,6 +80,7 @@ func New(o Options) (source.Source, error) {
 		o.Stats = stats
 	}
 	p := &perf{
+		name:  cmp.Or(o.Name, "perf"),
 		table: &record.Table{Name: "Perf", DataType: "LINUX_PERF_BLOB", IPName: "LogManagement"},
 		told:  map[string]string{},
 	}
@@ -117,6 +119,7 @@ func New(o Options) (source.Source, error) {
 
 // perf is the source.
 type perf struct {
+	name   string
 	table  *record.Table
 	groups []*group
 	told   map[string]string // troubles, as the emitter knows them
@@ -174,7 +177,7 @@ func (g *group) equip(o Options, spaces *prober) {
 }
 
 // Name implements source.Source.
-func (p *perf) Name() string { return "perf" }
+func (p *perf) Name() string { return p.name }
 
 // Run implements source.Source. Each set is read once at the start, for the
 // rates, and emitted from one interval later on.

@@ -64,6 +64,28 @@ func Compile(selectors []Selector) (Selection, error) {
 	return s, nil
 }
 
+// Wanted returns a function that tells whether a row of the Syslog table is
+// selected, by what its columns Facility and Severity say.
+func Wanted(selectors []Selector) (func(column func(name string) []byte) bool, error) {
+	selection, err := Compile(selectors)
+	if err != nil {
+		return nil, err
+	}
+	words := map[string]bool{}
+	for facility := range uint8(facilities) {
+		for severity := range uint8(severities) {
+			if selection.Has(facility, severity) {
+				words[FacilityName(facility)+"."+SeverityName(severity)] = true
+			}
+		}
+	}
+	var key []byte
+	return func(column func(string) []byte) bool {
+		key = append(append(append(key[:0], column("Facility")...), '.'), column("Severity")...)
+		return words[string(key)]
+	}, nil
+}
+
 // numbers returns what the words stand for: the n values that name names, of
 // which one, known, has the other word alias too.
 func numbers(kind string, words []string, n uint8, name func(uint8) string, alias, known string) ([]uint8, error) {
