@@ -35,6 +35,7 @@ var errUsage = errors.New("wrong usage")
 func commands() []command {
 	list := []command{
 		{name: "status", args: "[--json]", help: "show how the agent is doing", run: status},
+		{name: "dry-run", args: "[FILE]", help: "show what would be sent, and what it would cost", run: dryRun},
 		{name: "validate", args: "FILE", help: "check a file with public settings", run: validate},
 		{name: "version", help: "print the version", run: version},
 		{name: "run", help: "collect and deliver; the service starts this", run: run},

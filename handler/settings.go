@@ -366,8 +366,15 @@ func onlyCertificates(data []byte) []byte {
 // ValidatePublic checks public settings alone, as a person writes them into a
 // file before they are deployed.
 func ValidatePublic(public json.RawMessage) error {
+	_, err := PublicConfig(public)
+	return err
+}
+
+// PublicConfig returns what public settings alone make of a Config: its sources
+// and limits.
+func PublicConfig(public json.RawMessage) (*agent.Config, error) {
 	d := &decoder{}
 	s := &Settings{Keys: map[string]secret.Secret{}}
 	s.public(d, d.object("", public, false))
-	return d.err()
+	return &s.Config, d.err()
 }
