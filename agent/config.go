@@ -108,10 +108,21 @@ type Counters struct {
 	Way
 }
 
-// CustomLog is a set of text files followed line by line into one table.
+// CustomLog is a set of text files followed into one table.
 type CustomLog struct {
-	Table    string   `json:"table"`    // MyApp_CL
-	Patterns []string `json:"patterns"` // absolute paths with * ? [] {} **
+	Table    string   `json:"table"`             // MyApp_CL
+	Patterns []string `json:"patterns"`          // absolute paths with * ? [] {} ** and date codes
+	Exclude  []string `json:"exclude,omitempty"` // of those, paths that are not read
+	// JSON reads each line as an object.
+	JSON bool `json:"json,omitempty"`
+	// StartFormat or StartPattern tell where records of several lines begin: the
+	// name of a format of times, or a regular expression.
+	StartFormat  string `json:"startFormat,omitempty"`
+	StartPattern string `json:"startPattern,omitempty"`
+	// TimeZone is that of times without one, as in "Europe/Berlin"; empty is the
+	// machine's own.
+	TimeZone string `json:"timeZone,omitempty"`
+	Encoding string `json:"encoding,omitempty"` // see customlog.Encodings
 	// FromStart reads files that exist at the very first start from their
 	// beginning; otherwise from their end. Files that appear later are always
 	// read from the beginning.

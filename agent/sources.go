@@ -30,24 +30,11 @@ func sources(o Options, h *host) ([]source.Source, error) {
 	}
 	list = append(list, counters...)
 	for _, c := range cfg.CustomLogs {
-		table, err := customlog.Table(c.Table)
-		if err != nil {
-			return nil, fmt.Errorf("set up custom log: %w", err)
-		}
-		s, err := customlog.New(customlog.Options{Table: table, Patterns: c.Patterns, FromStart: c.FromStart, Computer: h.name, Deny: []string{o.Layout.StateDir()}, Log: o.Log})
+		s, err := customLog(c, o, h)
 		if err != nil {
 			return nil, fmt.Errorf("set up custom log %s: %w", c.Table, err)
 		}
-		route, err := o.Config.route(Way{Transform: c.Transform})
-		if err != nil {
-			return nil, fmt.Errorf("set up custom log %s: %w", c.Table, err)
-		}
-		route.Table = table
-		t, err := o.Config.transformed(s, true, route)
-		if err != nil {
-			return nil, fmt.Errorf("set up custom log %s: %w", c.Table, err)
-		}
-		list = append(list, t)
+		list = append(list, s)
 	}
 	for _, l := range cfg.SyslogListeners {
 		s, err := listener(l, o, h)
@@ -93,6 +80,50 @@ func counterSources(o Options, h *host) ([]source.Source, error) {
 		list = append(list, s)
 	}
 	return list, nil
+}
+
+func customLog(c CustomLog, o Options, h *host) (source.Source, error) {
+	table, err := customlog.Table(c.Table)
+	if err != nil {
+		return nil, err
+	}
+	start, err := recordStart(c)
+	if err != nil {
+		return nil, err
+	}
+	s, err := customlog.New(customlog.Options{
+		Table: table, Patterns: c.Patterns, Exclude: c.Exclude, FromStart: c.FromStart, JSON: c.JSON, Start: start, Encoding: c.Encoding,
+		Computer: h.name, Deny: []string{o.Layout.StateDir()}, Log: o.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	route, err := o.Config.route(Way{Transform: c.Transform})
+	if err != nil {
+		return nil, err
+	}
+	if route.Pipeline != nil {
+		route.Table = table
+	}
+	return o.Config.transformed(s, true, route)
+}
+
+// recordStart returns where the records of a log begin, nil for every line.
+func recordStart(c CustomLog) (*customlog.Start, error) {
+	switch {
+	case c.StartPattern != "":
+		return customlog.NewStartPattern(c.StartPattern)
+	case c.StartFormat == "":
+		return nil, nil
+	}
+	zone := time.Local
+	if c.TimeZone != "" {
+		var err error
+		if zone, err = time.LoadLocation(c.TimeZone); err != nil {
+			return nil, fmt.Errorf("find time zone: %w", err)
+		}
+	}
+	return customlog.NewStart(c.StartFormat, zone)
 }
 
 func listener(l SyslogListener, o Options, h *host) (source.Source, error) {

@@ -3,12 +3,10 @@ package handler
 import (
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 
 	"github.com/openloganalytics/agent/agent"
-	"github.com/openloganalytics/agent/agent/source/customlog"
 	"github.com/openloganalytics/agent/agent/source/perf"
 )
 
@@ -173,63 +171,4 @@ func (s *Settings) counters(d *decoder, src *object) {
 		c.Specifiers = append(c.Specifiers, spec)
 	}
 	s.Config.Sources.Counters = append(s.Config.Sources.Counters, c)
-}
-
-func (s *Settings) logFiles(d *decoder, src *object) {
-	defer src.done()
-	src.text("name")
-	var log agent.CustomLog
-	log.Transform, _ = s.pipeline(d, src, "header.TextLog")
-	names := src.texts("streams")
-	if len(names) != 1 {
-		d.wrong(src.path+".streams", fmt.Sprintf("has %d streams", len(names)), `give one stream, "Custom-<Name>_CL"`)
-	} else {
-		log.Table = strings.TrimPrefix(names[0], "Custom-")
-		if !strings.HasPrefix(names[0], "Custom-") {
-			d.wrong(src.path+".streams", fmt.Sprintf("%q is not a custom stream", names[0]), `give "Custom-<Name>_CL"`)
-		} else if _, err := customlog.Table(log.Table); err != nil {
-			d.wrong(src.path+".streams", err.Error(), `give "Custom-<Name>_CL"; the rows land in the table <Name>_CL`)
-		}
-	}
-	if format := src.text("format"); format != "" && format != "text" {
-		d.wrong(src.path+".format", fmt.Sprintf("%q is not supported by this version", format), `give "text"`)
-	}
-	if settings := src.object("settings"); settings != nil {
-		recordStart(d, settings)
-	}
-	log.FromStart = src.boolean("fromStart")
-	log.Patterns = src.texts("filePatterns")
-	if len(log.Patterns) == 0 || len(log.Patterns) > maxFilePatterns {
-		d.wrong(src.path+".filePatterns", fmt.Sprintf("has %d entries", len(log.Patterns)), fmt.Sprintf("give 1 to %d", maxFilePatterns))
-	}
-	for i, pattern := range log.Patterns {
-		if problem := checkPattern(pattern); problem != "" {
-			d.wrong(fmt.Sprintf("%s.filePatterns[%d]", src.path, i), problem, "give an absolute path, as in /var/log/myapp/*.log")
-		}
-	}
-	s.Config.Sources.CustomLogs = append(s.Config.Sources.CustomLogs, log)
-}
-
-// recordStart accepts what says "every line is a record" and refuses a time
-// format, which would make several lines one record.
-func recordStart(d *decoder, settings *object) {
-	defer settings.done()
-	text := settings.object("text")
-	if text == nil {
-		return
-	}
-	defer text.done()
-	if format := text.text("recordStartTimestampFormat"); format != "" {
-		d.wrong(text.path+".recordStartTimestampFormat", "is not supported by this version: each line is a record", "take it out")
-	}
-}
-
-func checkPattern(pattern string) string {
-	if !path.IsAbs(pattern) {
-		return fmt.Sprintf("%q is not an absolute path", pattern)
-	}
-	if strings.ContainsRune(pattern, 0) || len(pattern) > 1024 || path.Clean(pattern) != pattern {
-		return fmt.Sprintf("%.100q is not a plain path", pattern)
-	}
-	return ""
 }

@@ -55,7 +55,10 @@ func TestDataSourcesOfARule(t *testing.T) {
 			"syslog": [{"name": "s", "streams": ["Microsoft-Syslog"], "facilityNames": ["auth", "LOCAL3"], "logLevels": ["Warning", "Error", "Critical"]}],
 			"performanceCounters": [{"name": "p", "streams": ["Microsoft-Perf"], "samplingFrequencyInSeconds": 10,
 				"counterSpecifiers": ["Processor(*)\\% Processor Time", "\\Memory(*)\\% Used Memory"]}],
-			"logFiles": [{"name": "l", "streams": ["Custom-MyApp_CL"], "filePatterns": ["/var/log/myapp/*.log"], "format": "text"}]
+			"logFiles": [{"name": "l", "streams": ["Custom-MyApp_CL"], "filePatterns": ["/var/log/myapp/*.log"], "format": "text"},
+				{"streams": ["Custom-Lines_CL"], "filePatterns": ["/var/log/%Y/**/*.log"], "excludeFilePatterns": ["/var/log/%Y/**/debug.log"], "encoding": "Shift_JIS",
+					"settings": {"text": {"recordStartTimestampFormat": "ISO 8601", "timeZone": "UTC"}}},
+				{"streams": ["Custom-Objects_CL"], "filePatterns": ["/var/log/o.json"], "format": "json"}]
 		}}`, `{"workspaceKey":"`+testKey+`","domain":"opinsights.azure.us"}`)
 	if err != nil {
 		t.Fatal(err)
@@ -68,7 +71,10 @@ func TestDataSourcesOfARule(t *testing.T) {
 	if len(src.Counters) != 1 || time.Duration(src.Counters[0].Interval) != 10*time.Second || len(src.Counters[0].Specifiers) != 2 {
 		t.Errorf("counters are %+v", src.Counters)
 	}
-	if len(src.CustomLogs) != 1 || src.CustomLogs[0].Table != "MyApp_CL" || src.CustomLogs[0].Patterns[0] != "/var/log/myapp/*.log" {
+	if len(src.CustomLogs) != 3 || src.CustomLogs[0].Table != "MyApp_CL" || src.CustomLogs[0].Patterns[0] != "/var/log/myapp/*.log" {
+		t.Errorf("custom logs are %+v", src.CustomLogs)
+	}
+	if l := src.CustomLogs[1]; l.StartFormat != "ISO 8601" || l.TimeZone != "UTC" || l.Encoding != "shift_jis" || len(l.Exclude) != 1 || !src.CustomLogs[2].JSON {
 		t.Errorf("custom logs are %+v", src.CustomLogs)
 	}
 	if !s.StopOnMultipleConnections || s.Config.Limits.DiskMB != 512 || s.Config.Workspaces[0].Domain != "opinsights.azure.us" {
@@ -135,6 +141,14 @@ func TestBadSettings(t *testing.T) {
 		"unknown protected field":  {join(id), join(key, `"`+canary+canary+`":"x"`), "protected setting", "list of settings"},
 		"misspelt key":             {join(id), `{"workspacekey":"` + canary + `"}`, "protected setting workspacekey", "did you mean workspaceKey?"},
 		"wrong type":               {join(id, `"stopOnMultipleConnections":"yes"`), join(key), "stopOnMultipleConnections", "true or false"},
+		"log of unknown format":    {sources(`"logFiles":[{"streams":["Custom-A_CL"],"filePatterns":["/a"],"format":"csv"}]`), join(key), "dataSources.logFiles[0].format", "json"},
+		"unknown time format":      {sources(`"logFiles":[{"streams":["Custom-A_CL"],"filePatterns":["/a"],"settings":{"text":{"recordStartTimestampFormat":"HH:MM"}}}]`), join(key), "dataSources.logFiles[0].settings.text.recordStartTimestampFormat", "ISO 8601"},
+		"bad start pattern":        {sources(`"logFiles":[{"streams":["Custom-A_CL"],"filePatterns":["/a"],"settings":{"text":{"recordStartPattern":"("}}}]`), join(key), "dataSources.logFiles[0].settings.text.recordStartPattern", "RE2"},
+		"two starts":               {sources(`"logFiles":[{"streams":["Custom-A_CL"],"filePatterns":["/a"],"settings":{"text":{"recordStartTimestampFormat":"ISO 8601","recordStartPattern":"a"}}}]`), join(key), "dataSources.logFiles[0].settings.text.recordStartPattern", "one of the two"},
+		"start of JSON":            {sources(`"logFiles":[{"streams":["Custom-A_CL"],"filePatterns":["/a"],"format":"json","settings":{"text":{"recordStartPattern":"a"}}}]`), join(key), "dataSources.logFiles[0].settings.text", "text"},
+		"unknown zone":             {sources(`"logFiles":[{"streams":["Custom-A_CL"],"filePatterns":["/a"],"settings":{"text":{"timeZone":"Mars/Olympus"}}}]`), join(key), "dataSources.logFiles[0].settings.text.timeZone", "Europe/Berlin"},
+		"unknown encoding":         {sources(`"logFiles":[{"streams":["Custom-A_CL"],"filePatterns":["/a"],"encoding":"ebcdic"}]`), join(key), "dataSources.logFiles[0].encoding", "shift_jis"},
+		"unknown date code":        {sources(`"logFiles":[{"streams":["Custom-A_CL"],"filePatterns":["/a"],"excludeFilePatterns":["/a/%Q"]}]`), join(key), "dataSources.logFiles[0].excludeFilePatterns[0]", "%Y"},
 		"protected not JSON":       {join(id), canary, "protected settings", "JSON object"},
 		"public not an object":     {`[1]`, join(key), "public settings", "JSON object"},
 		"two objects":              {join(id), join(key) + join(key), "protected settings", "JSON object"},

@@ -89,6 +89,24 @@ func (b *Batch) AddRows(rows []byte, n int) {
 	b.n += n
 }
 
+// CutRows returns the first of n rows, in the form in which Drain returns them,
+// that have limit bytes together, and how many they are: one at least.
+func CutRows(rows []byte, n, limit int) (first []byte, k int) {
+	if len(rows) <= limit {
+		return rows, n
+	}
+	size := 0
+	for k < n {
+		next := 1 + rowLength(rows[size+1:])
+		if k > 0 && size+next > limit {
+			break
+		}
+		size += next
+		k++
+	}
+	return rows[:size], k
+}
+
 // Begin ends the body: the next Cut begins a new one, and the pending rows
 // belong to it.
 func (b *Batch) Begin() {

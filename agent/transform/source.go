@@ -359,25 +359,12 @@ func (e *emitter) send(ctx context.Context, table *record.Table, at []source.Che
 
 // appendParts cuts an output into what one Emit may take.
 func appendParts(parts []output, out output) []output {
-	for len(out.rows) > source.MaxEmit && out.n > 1 {
-		part := output{table: out.table}
-		size := 0
-		for part.n < out.n {
-			n := 1 + valueLength(out.rows[size+1:])
-			if size > 0 && size+n > source.MaxEmit {
-				break
-			}
-			size += n
-			part.n++
-		}
-		part.rows = out.rows[:size]
-		parts = append(parts, part)
-		out.rows, out.n = out.rows[size:], out.n-part.n
+	for out.n > 0 {
+		rows, n := record.CutRows(out.rows, out.n, source.MaxEmit)
+		parts = append(parts, output{out.table, rows, n})
+		out.rows, out.n = out.rows[len(rows):], out.n-n
 	}
-	if out.n == 0 {
-		return parts
-	}
-	return append(parts, out)
+	return parts
 }
 
 // settle remembers the open windows after an Emit, or goes back to those before

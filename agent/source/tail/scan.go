@@ -63,7 +63,7 @@ func (t *follower) scan() sight {
 		}
 		err := doublestar.GlobWalk(os.DirFS(base), rest, func(name string, _ fs.DirEntry) error {
 			path := filepath.Join(base, filepath.FromSlash(name))
-			if seen[path] {
+			if seen[path] || matchesAny(t.o.Exclude, path) {
 				return nil
 			}
 			if len(s.paths) >= maxFiles {
@@ -218,7 +218,9 @@ func (t *follower) markPatterns(ctx context.Context) error {
 	return nil
 }
 
-func (t *follower) matches(path string) bool { return matchesAny(t.o.Patterns, path) }
+func (t *follower) matches(path string) bool {
+	return matchesAny(t.o.Patterns, path) && !matchesAny(t.o.Exclude, path)
+}
 
 func matchesAny(patterns []string, path string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool { return doublestar.PathMatchUnvalidated(p, path) })

@@ -44,6 +44,9 @@ type Options struct {
 	Table *record.Table
 	// Patterns are absolute paths with * ? [] {} **.
 	Patterns []string
+	// Exclude are patterns of paths that are not read though Patterns match. A
+	// file that is renamed to one is read to its end.
+	Exclude []string
 	// FromStart reads files that are there when a pattern is first used from
 	// their beginning, not from their end. Files that appear later are always
 	// read from their beginning.
