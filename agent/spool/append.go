@@ -330,11 +330,16 @@ func (s *Spool) begin(h *frameHeader) (*segment, int64, error) {
 	return seg, off, nil
 }
 
-// discard removes a new segment that holds nothing but a frame that failed.
-// If it stays, the next one makes its frames void: see FORMAT.md.
+// discard removes a new segment that holds nothing but a frame that failed. If
+// it stays, the next one makes its frame void, and it has to go before that one
+// does: see FORMAT.md.
 func (s *Spool) discard(seg *segment, file vfs.File, size int64) error {
 	err := file.Close()
 	if removeErr := s.fs.Remove(seg.name); removeErr != nil {
+		seg.whole = false
+		s.mu.Lock()
+		s.segments = append(s.segments, seg)
+		s.mu.Unlock()
 		s.grow(seg, size)
 		err = errors.Join(err, removeErr)
 	}

@@ -109,8 +109,8 @@ func faultySession(fs *memfs.FS) error {
 			}
 		}
 	}
-	if st := p.s.Stats(); st.Damage.Frames+st.Damage.Pieces+st.Damage.Rows > 0 {
-		return fmt.Errorf("damage was counted: %+v", st.Damage)
+	if d := p.s.Stats().Damage; d.Frames != 0 || d.Pieces != 0 || d.Rows != 0 {
+		return fmt.Errorf("damage was counted: %+v", d)
 	}
 	if err := p.m.check(fs.Crash(p.rng), o); err != nil {
 		return fmt.Errorf("after a power cut: %w", err)
@@ -173,6 +173,42 @@ func TestFrameThatFailedIsVoid(t *testing.T) {
 				t.Fatalf("found %q, %+v", got, s.Stats())
 			}
 		}
+	}
+}
+
+// TestVoidFramesGoWithWhatMakesThemVoid: segments in which a frame failed cannot
+// be removed. They must not outlive the segment after them, or their frames
+// would count once that is gone.
+func TestVoidFramesGoWithWhatMakesThemVoid(t *testing.T) {
+	fs := memfs.New()
+	o := testOptions("a")
+	o.SegmentBytes = 1 // a segment for each frame
+	s := mustOpen(t, fs, o)
+	mustAppend(t, s, rows("before", 1))
+	fs.Fail(memfs.Fault{Op: memfs.Sync, N: 1, Err: errIO, Sticky: true})
+	fs.Fail(memfs.Fault{Op: memfs.Remove, N: 1, Err: errIO, Sticky: true})
+	for range 2 {
+		if _, err := s.Append(rows("failed", 10), nil); !errors.Is(err, ErrFailing) {
+			t.Fatalf("append: %v, want ErrFailing", err)
+		}
+	}
+	fs.Heal()
+	mustAppend(t, s, rows("instead", 1))
+	mustAppend(t, s, rows("last", 1))
+	for range 2 {
+		if err := s.Done("a", takeNow(s, "a").ID, Outcome{Delivered: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range uint64(4) {
+		if fs.ReadFile(segmentName(n+1)) != nil {
+			t.Errorf("segment %d is left, nobody needs it", n+1)
+		}
+	}
+	fs.Kill()
+	s = mustOpen(t, fs, o)
+	if got := mustBody(t, takeNow(s, "a")); got != "last." || takeNow(s, "a") != nil || s.Stats().Rows != 3 || s.Stats().Damage != (Damage{}) {
+		t.Errorf("after a restart %q comes first, %+v", got, s.Stats())
 	}
 }
 

@@ -169,7 +169,7 @@ func discarded(p *player, name string) bool {
 	}
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
-	return !slices.ContainsFunc(p.s.segments, func(seg *segment) bool { return seg.name == name })
+	return !slices.ContainsFunc(p.s.segments, func(seg *segment) bool { return seg.name == name && seg.last > 0 })
 }
 
 // lastBatch is the highest batch in the frames of a segment.

@@ -139,7 +139,7 @@ func (m *model) check(fs *memfs.FS, o Options) error {
 	if err := want.compareCheckpoints(s); err != nil {
 		return err
 	}
-	if d := s.Stats().Damage; d.Frames+d.Pieces+d.Rows > 0 {
+	if d := s.Stats().Damage; d.Frames != 0 || d.Pieces != 0 || d.Rows != 0 {
 		return fmt.Errorf("a crash is taken for damage: %+v", d)
 	}
 	for _, d := range o.Destinations {
