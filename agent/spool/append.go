@@ -391,7 +391,7 @@ func (s *Spool) copySegment(seg *segment, name string) error {
 	if err != nil {
 		return errors.Join(err, from.Close())
 	}
-	_, err = io.Copy(io.NewOffsetWriter(file, 0), io.NewSectionReader(from, 0, seg.size))
+	_, err = io.CopyBuffer(io.NewOffsetWriter(file, 0), io.NewSectionReader(from, 0, seg.size), make([]byte, min(seg.size, 64<<10)))
 	if err == nil {
 		err = file.Sync()
 	}

@@ -17,8 +17,8 @@ import (
 	"github.com/openloganalytics/agent/internal/vfs"
 )
 
-// sector is the unit in which unsynced bytes reach the disk or do not.
-const sector = 512
+// sectorSize is the unit in which unsynced bytes reach the disk or do not.
+const sectorSize = 512
 
 // FS is a folder in memory, a vfs.FS. Make one with New.
 type FS struct {
@@ -56,12 +56,18 @@ func (c change) apply(names map[string]*inode) {
 
 // An inode is a file's bytes, with or without a name.
 type inode struct {
-	seen   []byte             // what a process reads
-	synced []byte             // what the last good Sync made sure of
-	dirty  map[int64]struct{} // sectors to write at the next Sync
-	lost   map[int64]struct{} // sectors that a failed Sync has dropped
-	linked bool               // it has a name
-	failed uint32             // a bit for each Op that has failed on it
+	seen   []byte           // what a process reads
+	shared bool             // seen is another folder's memory, too: a write needs a copy
+	size   int64            // as the last good Sync made sure of
+	unsure map[int64]sector // those that may be on the disk or not, by their numbers
+	linked bool             // it has a name
+	failed uint32           // a bit for each Op that has failed on it
+}
+
+// A sector is one that was written since the last good Sync.
+type sector struct {
+	before []byte // what that made sure of; what is missing was beyond the end
+	lost   bool   // a failed Sync has dropped it: the next one leaves it as it is
 }
 
 // New returns an empty folder on a disk without end.
@@ -111,9 +117,9 @@ func (m *FS) WriteFile(name string, data []byte) {
 	m.put(name, bytes.Clone(data))
 }
 
-// put makes a durable file that has data for its own.
+// put makes a durable file of data, which nobody changes any more.
 func (m *FS) put(name string, data []byte) {
-	node := &inode{seen: data, synced: bytes.Clone(data), linked: true}
+	node := &inode{seen: data, shared: true, size: int64(len(data)), linked: true}
 	m.names[name], m.durable[name] = node, node
 	m.bytes += int64(len(data))
 }
@@ -125,7 +131,7 @@ func (m *FS) Synced(name string) []byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if node := m.durable[name]; node != nil {
-		return bytes.Clone(node.synced)
+		return node.synced(node.size)
 	}
 	return nil
 }
@@ -136,7 +142,7 @@ func (m *FS) Durable(name string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	node := m.names[name]
-	return node != nil && m.durable[name] == node && len(node.dirty)+len(node.lost) == 0 && len(node.seen) == len(node.synced) &&
+	return node != nil && m.durable[name] == node && node.whole() &&
 		!slices.ContainsFunc(m.pending, func(c change) bool { return c.from == name || c.to == name })
 }
 
@@ -157,7 +163,7 @@ func (m *FS) Killed() *FS {
 	after := New()
 	after.capacity = m.capacity
 	for name, node := range m.names {
-		after.put(name, bytes.Clone(node.seen))
+		after.put(name, node.share())
 	}
 	return after
 }
@@ -224,24 +230,49 @@ func chooser(rng *rand.Rand) func() fate {
 	}
 }
 
-func (n *inode) crash(rng *rand.Rand) []byte {
-	size := len(n.synced)
-	if low, high := min(len(n.seen), size), max(len(n.seen), size); low != high {
-		size = []int{low, high, low + rng.IntN(high-low+1)}[rng.IntN(3)]
-	}
+// whole reports whether all that a process reads is durable.
+func (n *inode) whole() bool { return len(n.unsure) == 0 && n.size == int64(len(n.seen)) }
+
+// share returns what a process reads, for another folder to keep.
+func (n *inode) share() []byte {
+	n.shared = true
+	return slices.Clip(n.seen)
+}
+
+// synced returns the first size bytes as the last good Sync made sure of them,
+// in memory of its own.
+func (n *inode) synced(size int64) []byte {
 	data := make([]byte, size)
-	copy(data, n.synced)
-	unsure := slices.Sorted(maps.Keys(n.dirty))
-	unsure = append(unsure, slices.Sorted(maps.Keys(n.lost))...)
+	copy(data, n.seen)
+	for s, sec := range n.unsure {
+		if part := sectorOf(data, s); len(part) > 0 {
+			clear(part[copy(part, sec.before):])
+		}
+	}
+	return data
+}
+
+// sectorOf returns the part of data that is in the sector.
+func sectorOf(data []byte, s int64) []byte {
+	at := min(s*sectorSize, int64(len(data)))
+	return data[at:min(at+sectorSize, int64(len(data)))]
+}
+
+func (n *inode) crash(rng *rand.Rand) []byte {
+	if n.whole() {
+		return n.share()
+	}
+	size := n.size
+	if low, high := min(int64(len(n.seen)), size), max(int64(len(n.seen)), size); low != high {
+		size = []int64{low, high, low + rng.Int64N(high-low+1)}[rng.IntN(3)]
+	}
+	data := n.synced(size)
 	choose := chooser(rng)
-	for _, s := range unsure {
-		at := min(s*sector, int64(size))
-		part := data[at:min(at+sector, int64(size))]
+	for _, s := range slices.Sorted(maps.Keys(n.unsure)) {
+		part := sectorOf(data, s)
 		switch choose() {
 		case kept:
-			if at < int64(len(n.seen)) {
-				copy(part, n.seen[at:])
-			}
+			copy(part, sectorOf(n.seen, s))
 		case zeroed:
 			clear(part)
 		case garbled:
@@ -254,29 +285,38 @@ func (n *inode) crash(rng *rand.Rand) []byte {
 	return data
 }
 
+// touch makes the sectors from one offset to another unsure, before they are
+// changed.
+func (n *inode) touch(from, to int64) {
+	if n.shared {
+		n.seen, n.shared = append(make([]byte, 0, max(to, int64(len(n.seen)))), n.seen...), false
+	}
+	if n.unsure == nil {
+		n.unsure = map[int64]sector{}
+	}
+	for s := from / sectorSize; s*sectorSize < to; s++ {
+		sec, known := n.unsure[s]
+		if !known {
+			sec.before = bytes.Clone(sectorOf(n.seen[:min(int64(len(n.seen)), n.size)], s))
+		}
+		sec.lost = false
+		n.unsure[s] = sec
+	}
+}
+
 // sync makes everything durable that no earlier failed sync has dropped.
 func (n *inode) sync() {
-	old := n.synced
-	n.synced = make([]byte, len(n.seen))
-	copy(n.synced, old)
-	for s := range n.dirty {
-		at := min(s*sector, int64(len(n.seen)))
-		copy(n.synced[at:], n.seen[at:min(at+sector, int64(len(n.seen)))])
-		delete(n.lost, s)
-	}
-	n.dirty = nil
+	n.size = int64(len(n.seen))
+	maps.DeleteFunc(n.unsure, func(_ int64, sec sector) bool { return !sec.lost })
 }
 
 // fail is a sync that failed: the kernel drops what it should have written and
 // forgets that it ever had to.
 func (n *inode) fail() {
-	if n.lost == nil {
-		n.lost = map[int64]struct{}{}
+	for s, sec := range n.unsure {
+		sec.lost = true
+		n.unsure[s] = sec
 	}
-	for s := range n.dirty {
-		n.lost[s] = struct{}{}
-	}
-	n.dirty = nil
 }
 
 // Create implements vfs.FS.
@@ -474,20 +514,15 @@ func (h *handle) write(p []byte, off int64) {
 	if len(p) == 0 {
 		return
 	}
-	n := h.node
-	if end := int(off) + len(p); end > len(n.seen) {
+	n, end := h.node, off+int64(len(p))
+	n.touch(off, end)
+	if grow := end - int64(len(n.seen)); grow > 0 {
 		if n.linked {
-			h.fs.bytes += int64(end - len(n.seen))
+			h.fs.bytes += grow
 		}
-		n.seen = append(n.seen, make([]byte, end-len(n.seen))...)
+		n.seen = append(n.seen, make([]byte, grow)...)
 	}
 	copy(n.seen[off:], p)
-	if n.dirty == nil {
-		n.dirty = map[int64]struct{}{}
-	}
-	for s := off / sector; s*sector < off+int64(len(p)); s++ {
-		n.dirty[s] = struct{}{}
-	}
 }
 
 // Sync implements vfs.File.
@@ -511,8 +546,10 @@ func (h *handle) Truncate(size int64) error {
 		return err
 	}
 	defer h.fs.mu.Unlock()
-	cut := max(int64(len(h.node.seen))-size, 0)
-	h.node.seen = h.node.seen[:int64(len(h.node.seen))-cut]
+	end := int64(len(h.node.seen))
+	cut := max(end-size, 0)
+	h.node.touch(end-cut, end)
+	h.node.seen = h.node.seen[:end-cut]
 	if h.node.linked {
 		h.fs.bytes -= cut
 	}

@@ -62,7 +62,7 @@ func TestCrashKeepsWhatIsSynced(t *testing.T) {
 	if seen := crashes(m, "x"); !seen["synced"] || len(seen) != 1 {
 		t.Errorf("after SyncDir a crash leaves %v", seen)
 	}
-	far := int64(10 * sector)
+	far := int64(10 * sectorSize)
 	write(t, f, "more", far)
 	seen := crashes(m, "x")
 	old, whole, torn := seen["synced"], false, false
@@ -238,4 +238,51 @@ func TestDurable(t *testing.T) {
 	is(false, "datamore")
 	must(t, m.SyncDir())
 	is(false, "")
+}
+
+// TestFoldersAreApart: what is written in one folder is not seen in the copies
+// that were made of it, nor the other way around.
+func TestFoldersAreApart(t *testing.T) {
+	m := New()
+	f := create(t, m, "x", "first")
+	must(t, f.Sync())
+	must(t, m.SyncDir())
+	copies := []*FS{m.Killed(), m.Crash(rand.New(rand.NewPCG(1, 1)))}
+	write(t, f, "F", 0)
+	must(t, f.Sync())
+	for _, c := range copies {
+		h, err := c.OpenWrite("x")
+		must(t, err)
+		write(t, h, "T", 4)
+		if got := c.ReadFile("x"); string(got) != "firsT" {
+			t.Errorf("the copy holds %q", got)
+		}
+	}
+	if got, synced := m.ReadFile("x"), m.Synced("x"); string(got) != "First" || string(synced) != "First" {
+		t.Errorf("the folder holds %q, and %q when the power is cut", got, synced)
+	}
+}
+
+// TestCutIsNotDurableBeforeTheSync: what was cut off may be there again after a
+// crash, and what is written in its place is one or the other.
+func TestCutIsNotDurableBeforeTheSync(t *testing.T) {
+	m := New()
+	f := create(t, m, "x", "before")
+	must(t, f.Sync())
+	must(t, m.SyncDir())
+	must(t, f.Truncate(2))
+	if seen := crashes(m, "x"); !seen["before"] || !seen["be"] {
+		t.Errorf("after a cut a crash leaves %v", seen)
+	}
+	write(t, f, "yond", 2)
+	if got := m.Synced("x"); string(got) != "before" {
+		t.Errorf("last made durable is %q", got)
+	}
+	if seen := crashes(m, "x"); !seen["before"] || !seen["beyond"] {
+		t.Errorf("after it was written again a crash leaves %v", seen)
+	}
+	must(t, f.Sync())
+	if seen := crashes(m, "x"); len(seen) != 1 || !seen["beyond"] {
+		t.Errorf("after a sync a crash leaves %v", seen)
+	}
 }
