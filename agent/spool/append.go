@@ -354,13 +354,13 @@ func (s *Spool) settle() error {
 	s.mu.Lock()
 	seg := s.unsettled
 	s.mu.Unlock()
-	if seg == nil {
+	if seg.segment == nil {
 		return nil
 	}
 	beside := seg.name + besideSuffix
-	err := s.copySegment(seg, beside)
+	err := s.copySegment(&seg, beside)
 	if errors.Is(err, vfs.ErrNoSpace) && s.spendReserve() {
-		err = s.copySegment(seg, beside)
+		err = s.copySegment(&seg, beside)
 	}
 	if err == nil {
 		err = s.fs.Rename(beside, seg.name)
@@ -371,15 +371,17 @@ func (s *Spool) settle() error {
 	if err != nil {
 		return fmt.Errorf("make last segment durable: %w", err)
 	}
+	s.grow(seg.segment, seg.end-seg.size)
 	s.mu.Lock()
-	s.unsettled = nil
+	s.unsettled = unsettled{}
 	s.mu.Unlock()
 	return nil
 }
 
-// copySegment writes a copy of the segment under another name and makes its
-// bytes durable. What the copy holds is what Open has found, or it fails.
-func (s *Spool) copySegment(seg *segment, name string) error {
+// copySegment writes a copy of the segment under another name, as far as it
+// counts, and makes its bytes durable. What the copy holds is what Open has
+// found, or it fails.
+func (s *Spool) copySegment(seg *unsettled, name string) error {
 	if err := s.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -391,13 +393,13 @@ func (s *Spool) copySegment(seg *segment, name string) error {
 	if err != nil {
 		return errors.Join(err, from.Close())
 	}
-	_, err = io.CopyBuffer(io.NewOffsetWriter(file, 0), io.NewSectionReader(from, 0, seg.size), make([]byte, min(seg.size, 64<<10)))
+	_, err = io.CopyBuffer(io.NewOffsetWriter(file, 0), io.NewSectionReader(from, 0, seg.end), make([]byte, min(seg.end, 64<<10)))
 	if err == nil {
 		err = file.Sync()
 	}
 	err = errors.Join(err, file.Close(), from.Close())
 	if err == nil {
-		err = s.sameFrames(name, seg.first)
+		err = s.sameFrames(name, seg)
 	}
 	if err != nil {
 		return errors.Join(err, s.fs.Remove(name))
@@ -405,16 +407,15 @@ func (s *Spool) copySegment(seg *segment, name string) error {
 	return nil
 }
 
-// sameFrames returns an error unless the last frame of a copy of the last
-// segment is the last one that Open has found. The caller owns appending, or
-// nobody does yet.
-func (s *Spool) sameFrames(name string, first uint64) error {
+// sameFrames returns an error unless the last good frame of a copy of the last
+// segment is the last one that Open has found.
+func (s *Spool) sameFrames(name string, seg *unsettled) error {
 	sc, err := openScanner(s.fs, name)
 	if err != nil {
 		return err
 	}
 	sc.spool = s.id
-	next := first
+	next := seg.first
 	for f, ok := sc.next(segmentHeaderSize); ok; f, ok = sc.next(f.end()) {
 		if f.flags&flagSnapshot == 0 && sc.verify(&f) == nil {
 			next = max(next, f.seq+1)
@@ -423,8 +424,8 @@ func (s *Spool) sameFrames(name string, first uint64) error {
 	if err := sc.Close(); err != nil {
 		return err
 	}
-	if next != s.seq {
-		return fmt.Errorf("copy ends before frame %d, want %d: the disk does not give again what it gave at first", next, s.seq)
+	if next != seg.next {
+		return fmt.Errorf("copy ends before frame %d, want %d: the disk does not give again what it gave at first", next, seg.next)
 	}
 	return nil
 }

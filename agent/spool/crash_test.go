@@ -35,6 +35,7 @@ type exploration struct {
 	weights weights
 	faults  []memfs.Op // which operations may fail
 	errs    []error    // what with; nil is any
+	atOnce  bool       // all of them fail together
 	kills   bool       // the process is killed only, and the power stays on
 
 	// before is called before each operation, acked after each step that was
@@ -186,6 +187,12 @@ func (e *exploration) fault(p *player) {
 	errs := e.errs
 	if errs == nil {
 		errs = []error{vfs.ErrNoSpace, vfs.ErrReadOnly, errIO}
+	}
+	if e.atOnce {
+		for _, op := range e.faults {
+			p.fs.Fail(memfs.Fault{Op: op, N: 1, Err: errs[p.rng.IntN(len(errs))], Sticky: p.rng.IntN(2) == 0})
+		}
+		return
 	}
 	for range min(len(e.faults), 1+p.rng.IntN(2)) {
 		p.fs.Fail(memfs.Fault{

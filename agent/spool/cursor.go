@@ -41,7 +41,7 @@ func (s *Spool) moveCursor(d *destination) error {
 	}
 	d.dirty = false
 	d.generation++
-	sl := slot{version: Format, spool: s.id, generation: d.generation, name: d.name, progress: d.progress}
+	sl := slot{version: Format, spool: s.id, generation: d.generation, name: d.name, frames: s.seq, progress: d.progress}
 	s.mu.Unlock()
 
 	err := s.writeCursor(d, &sl)
@@ -226,7 +226,7 @@ func (s *Spool) oldestFinished() *segment {
 	}
 	oldest, later := s.segments[0], s.segments[1:]
 	if oldest.last > s.through(func(d *destination) ID { return d.durable }) ||
-		!slices.ContainsFunc(later, func(seg *segment) bool { return seg.whole && seg != s.unsettled }) {
+		!slices.ContainsFunc(later, func(seg *segment) bool { return seg.whole && seg != s.unsettled.segment }) {
 		return nil
 	}
 	return oldest

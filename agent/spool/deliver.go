@@ -53,10 +53,6 @@ type destination struct {
 	counted bool  // the cursor's file is in Spool.bytes
 }
 
-func (d *destination) finished(id ID) bool {
-	return id <= d.through || d.done.has(uint64(id-d.through-1))
-}
-
 // advance moves through over all that is finished. Numbers without a batch are
 // finished too: their frames are gone, or another destination's.
 func (d *destination) advance(s *Spool) {

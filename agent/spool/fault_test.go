@@ -176,6 +176,73 @@ func TestFrameThatFailedIsVoid(t *testing.T) {
 	}
 }
 
+// TestFrameThatABatchWentWithoutIsVoid: a frame fails that was to continue a
+// batch, and stays on the disk whole. The batch is delivered without it, and the
+// process ends. The next one must not find rows that nobody delivers, nor a place
+// behind them; without the delivery it may find both.
+func TestFrameThatABatchWentWithoutIsVoid(t *testing.T) {
+	tests := []struct {
+		name    string
+		deliver bool
+		cursor  func(*slot) // what the cursor says then
+		place   string
+		rows    int64 // found
+		lost    int64
+	}{
+		{name: "delivered without it", deliver: true, place: "1", rows: 1},
+		{name: "not delivered", place: "2", rows: 11},
+		{name: "with a cursor of before, which cannot tell", deliver: true, cursor: func(sl *slot) { sl.frames = 0 }, place: "2", rows: 11, lost: 10},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			fs := memfs.New()
+			o := testOptions("a", "b")
+			s := mustOpen(t, fs, o)
+			id := mustAppend(t, s, rows("before", 1), Checkpoint{serial, []byte("1")})[0]
+			s.Continue(id)
+			fs.Fail(memfs.Fault{Op: memfs.Sync, N: 1, Err: errIO})
+			fs.Fail(memfs.Fault{Op: memfs.Truncate, N: 1, Err: errIO})
+			fs.Fail(memfs.Fault{Op: memfs.Create, N: 1, Err: errIO})
+			more := rows(" and more", 10)
+			more[0].Batch = id
+			if _, err := s.Append(more, []Checkpoint{{serial, []byte("2")}}); !errors.Is(err, ErrFailing) {
+				t.Fatalf("append: %v, want ErrFailing", err)
+			}
+			if tt.deliver {
+				if got := mustBody(t, takeNow(s, "a")); got != "before." {
+					t.Fatalf("the batch is %q", got)
+				}
+				if err := s.Done("a", id, Outcome{Delivered: 1}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			fs.Kill()
+			if tt.cursor != nil {
+				sl := newestSlot(fs.ReadFile(cursorName("a")))
+				tt.cursor(&sl)
+				fs.WriteFile(cursorName("a"), cursorFile(sl))
+			}
+			for range 3 { // the next start, and more in which nothing is appended
+				s = mustOpen(t, fs, o)
+				st := s.Stats()
+				if got := string(s.Checkpoint(serial)); got != tt.place || st.Rows != tt.rows || st.Destinations[0].Lost != tt.lost || st.Destinations[1].Lost != 0 {
+					t.Fatalf("the place is %s, want %s: %+v", got, tt.place, st)
+				}
+				if st.Bytes != fs.Used() {
+					t.Errorf("Stats says %d bytes, the files take %d", st.Bytes, fs.Used())
+				}
+				fs.Kill()
+			}
+			s = mustOpen(t, fs, o)
+			mustAppend(t, s, rows("again", 10), Checkpoint{serial, []byte("3")})
+			s = mustOpen(t, fs.Crash(rand.New(rand.NewPCG(1, 1))), o)
+			if st := s.Stats(); st.Rows != tt.rows+10 || st.Damage != (Damage{}) || st.Destinations[0].Lost != tt.lost {
+				t.Errorf("after a power cut: %+v", st)
+			}
+		})
+	}
+}
+
 // TestVoidFramesGoWithWhatMakesThemVoid: segments in which a frame failed cannot
 // be removed. They must not outlive the segment after them, or their frames
 // would count once that is gone.

@@ -275,6 +275,10 @@ type progress struct {
 	done      bitmap // batches after through that it has finished with
 }
 
+func (p *progress) finished(id ID) bool {
+	return id <= p.through || p.done.has(uint64(id-p.through-1))
+}
+
 // last returns the highest batch that it has finished with.
 func (p *progress) last() ID {
 	for i := uint64(window); i > 0; i-- {
@@ -333,6 +337,7 @@ type slot struct {
 	spool      uint64
 	generation uint64
 	name       string
+	frames     uint64 // number of the next frame when it was written; 0 is not known
 	progress
 }
 
@@ -348,7 +353,8 @@ func appendSlot(dst []byte, s *slot) []byte {
 	}
 	dst = s.done.append(dst)
 	dst = append(dst, s.name...)
-	dst = append(dst, make([]byte, slotSize-4-(len(dst)-at))...)
+	dst = append(dst, make([]byte, slotSize-12-(len(dst)-at))...)
+	dst = le.AppendUint64(dst, s.frames)
 	return le.AppendUint32(dst, checksum(dst[at:]))
 }
 
@@ -372,6 +378,7 @@ func parseSlot(b []byte) (s slot, ok bool) {
 	s.refused = le.Uint64(b[56:])
 	s.done.parse(b[64:])
 	s.name = string(b[192 : 192+name])
+	s.frames = le.Uint64(b[slotSize-12:])
 	return s, s.through < maxID
 }
 

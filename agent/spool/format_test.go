@@ -3,6 +3,7 @@ package spool
 import (
 	"encoding/hex"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -71,6 +72,42 @@ func dump(data []byte) string {
 		}
 	}
 	return strings.Join(lines, "")
+}
+
+// undump is the file that was dumped.
+func undump(t *testing.T, name string, size int) []byte {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := make([]byte, size)
+	for line := range strings.Lines(string(text)) {
+		var at int
+		if _, err := fmt.Sscanf(line, "%x", &at); err != nil {
+			t.Fatal(err)
+		}
+		row, err := hex.DecodeString(strings.ReplaceAll(line[8:min(59, len(line))], " ", ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		copy(data[at:], row)
+	}
+	return data
+}
+
+// TestCursorOfBefore: cursors were written without the number of the next frame
+// once. They are read all the same, and who reads them knows that it is missing;
+// nothing else is different.
+func TestCursorOfBefore(t *testing.T) {
+	before, now := newestSlot(undump(t, "cursor-before.hex", cursorSize)), newestSlot(undump(t, "cursor.hex", cursorSize))
+	if before.frames != 0 || now.frames != 3 || before.generation == 0 {
+		t.Errorf("the next frame is %d and %d, want 0 and 3", before.frames, now.frames)
+	}
+	now.frames = 0
+	if before != now {
+		t.Errorf("before %+v, now %+v", before, now)
+	}
 }
 
 // TestIndexIsSmall: a long backlog must not cost memory.

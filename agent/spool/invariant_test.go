@@ -46,7 +46,7 @@ var anything = []memfs.Op{
 // who counts on a destination that never gets anything: what the newest place
 // says was read must be in the bodies, and nothing beyond it.
 func TestS01PlaceIsNeverAheadOfTheRows(t *testing.T) {
-	explore(t, 30, exploration{
+	explore(t, 25, exploration{
 		faults:  anything,
 		options: func(p *player, o *Options) { p.weights = weights{append: 6, take: 1} },
 		crashed: func(p *player, after *memfs.FS) error {
@@ -207,6 +207,16 @@ func TestS05FailedSyncIsNotBuiltUpon(t *testing.T) {
 		faults:  []memfs.Op{memfs.Sync, memfs.Truncate, memfs.Remove},
 		options: mostlyAppends,
 		before:  noneAfterFailure(memfs.Sync),
+	})
+}
+
+// TestS05BatchesGoWithoutWhatFailed: a frame fails in every way at once and
+// stays on the disk, batches are delivered without its rows, and the process
+// ends. The rows are delivered, or will be read again.
+func TestS05BatchesGoWithoutWhatFailed(t *testing.T) {
+	explore(t, 5, exploration{
+		faults: []memfs.Op{memfs.Sync, memfs.Truncate, memfs.Create}, atOnce: true,
+		options: func(p *player, _ *Options) { p.weights = weights{append: 5, take: 4, done: 4} },
 	})
 }
 
@@ -666,8 +676,8 @@ func TestS15RefusedIsKeptAndCounted(t *testing.T) {
 			}
 			defer after.Kill()
 			for _, d := range s.Stats().Destinations {
-				if m, err := p.m.resolve(s); err != nil || d.Lost < 0 || int(d.Lost) > m.late[d.Name] {
-					return fmt.Errorf("the account does not balance: %+v, %w", d, err)
+				if d.Lost != 0 {
+					return fmt.Errorf("the account does not balance: %+v", d)
 				}
 			}
 			return nil

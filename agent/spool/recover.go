@@ -259,9 +259,6 @@ func (r *recovery) order() error {
 	for _, f := range use {
 		r.segments = append(r.segments, f.segment)
 	}
-	if len(use) > 0 {
-		r.unsettled = use[len(use)-1].segment
-	}
 	return nil
 }
 
@@ -314,6 +311,9 @@ func (r *recovery) replay(i int) error {
 		r.seq, r.rows = f.first, f.header.rows
 	}
 	r.reach(f.first, f.header.rows)
+	if last {
+		r.unsettled = unsettled{f.segment, sc.size, r.seq}
+	}
 	var held []heldFrame
 	before := r.seq
 	off := int64(segmentHeaderSize)
@@ -341,7 +341,13 @@ func (r *recovery) replay(i int) error {
 			r.apply(&held[i].frame, held[i].bad)
 		}
 		held = nil
+		if last && r.wentWithout(&fr) {
+			r.log.Info("a frame that failed is there and does not count: a batch was delivered without it", "segment", f.name, "offset", fr.off)
+			r.unsettled.end = fr.off
+			break
+		}
 		r.apply(&fr, nil)
+		r.unsettled.next = r.seq
 		good = off
 	}
 	if !last && r.seq == before {
@@ -371,6 +377,19 @@ func hold(f frame, bad []bool) heldFrame {
 	}
 	f.contents = c
 	return heldFrame{f, bad}
+}
+
+// wentWithout reports whether a destination has finished one of the frame's
+// batches without the piece that is in it. Batches are held back while they are
+// continued, so that Append must have failed, and nobody relies on the frame.
+func (r *recovery) wentWithout(f *frame) bool {
+	for i := range r.cursors {
+		if c := &r.cursors[i]; c.frames > 0 && c.frames <= f.seq &&
+			slices.ContainsFunc(f.pieces, func(e pieceEntry) bool { return c.finished(e.batch) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // reach counts what is missing before the frame seq that was appended after

@@ -171,7 +171,7 @@ type Spool struct {
 	rows         uint64              // appended so far, in the whole life of the spool
 	bytes        int64               // of all files in the folder
 	tight        bool                // the last Append found room only for frames that continue batches
-	unsettled    *segment            // found by Open and not known to be on the disk
+	unsettled    unsettled           // found by Open and not known to be on the disk
 	aside        []asideFile         // oldest first
 	reserved     bool                // the reserve file is there
 	damage       Damage
@@ -191,6 +191,13 @@ type segment struct {
 	rest    int64 // bytes after its last frame, as Open found it
 	whole   bool  // it has all the checkpoints of its beginning
 	damaged bool
+}
+
+// unsettled is the last segment that an earlier process has left.
+type unsettled struct {
+	*segment        // nil: it is durable, or there was none
+	end      int64  // what is behind it does not count
+	next     uint64 // the number after that of its last good frame
 }
 
 // batch is a batch as the index knows it.
