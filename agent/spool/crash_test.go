@@ -173,6 +173,7 @@ func (e *exploration) restart(p *player, look func(memfs.Op, string)) error {
 		if err != nil {
 			return err
 		}
+		p.fs.Heal()
 		if dead, err = orDie(p.settle); dead {
 			continue
 		}

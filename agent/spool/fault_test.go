@@ -5,122 +5,235 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/openloganalytics/agent/internal/vfs/memfs"
 )
 
 // failEverywhere makes the N-th operation of each kind fail with err, for every
-// N of a session, once or for a while. The session has to come to its end with
-// nothing lost, and a power cut right after it must find everything.
+// N of a session, once or for a while; and what happens then is that the session
+// goes on, that the process is killed and another started, or that the power is
+// cut. The session has to come to its end with nothing lost, and a power cut
+// right after it must find everything.
 func failEverywhere(t *testing.T, err error) {
 	t.Helper()
 	t.Parallel()
-	quiet := memfs.New()
-	if err := faultySession(quiet); err != nil {
+	quiet := faultySession{fs: memfs.New()}
+	created := map[memfs.Op][]int{} // how many files were made before each
+	quiet.fs.OnOp = func(op memfs.Op, _ string) { created[op] = append(created[op], quiet.fs.Count(memfs.Create)) }
+	if err := quiet.play(); err != nil {
 		t.Fatalf("without a fault: %v", err)
 	}
-	var faults []memfs.Fault
+	counts := map[memfs.Op]int{}
 	for op := memfs.Create; op <= memfs.Size; op++ {
-		if quiet.Count(op) == 0 {
-			continue // no operation of the kind fails on its own: Truncate, below
-		}
-		for n := 1; n <= quiet.Count(op); n++ {
+		counts[op] = quiet.fs.Count(op)
+	}
+	if err := quiet.end(); err != nil {
+		t.Fatalf("without a fault: %v", err)
+	}
+	var faults [][]memfs.Fault
+	for op := memfs.Create; op <= memfs.Size; op++ {
+		for n := 1; n <= counts[op]; n++ { // Truncate has none on its own: below
 			for _, sticky := range []bool{false, true} {
-				faults = append(faults, memfs.Fault{Op: op, N: n, Err: err, Sticky: sticky, Short: 700 * (n % 3)})
+				faults = append(faults, []memfs.Fault{{Op: op, N: n, Err: err, Sticky: sticky, Short: 700 * (n % 3)}})
 			}
 		}
 	}
-	// A frame is cut off only after it failed, so these come in pairs.
-	for n := 1; n <= quiet.Count(memfs.Write); n++ {
-		faults = append(faults, memfs.Fault{Op: memfs.Write, N: n, Err: err, Short: 700 * (n % 3)})
-	}
-	alone := len(faults) - quiet.Count(memfs.Write)
-	inParallel(len(faults), func(i int) {
-		f, fs := faults[i], memfs.New()
-		fs.Fail(f)
-		if i >= alone {
-			fs.Fail(memfs.Fault{Op: memfs.Truncate, N: 1, Err: err})
+	// A frame is cut off only after it failed, and then goes to a new segment, so
+	// these come together.
+	for _, op := range []memfs.Op{memfs.Write, memfs.Sync} {
+		for n := 1; n <= counts[op]; n++ {
+			faults = append(faults, []memfs.Fault{
+				{Op: op, N: n, Err: err, Short: 700 * (n % 3)},
+				{Op: memfs.Truncate, N: 1, Err: err},
+				{Op: memfs.Create, N: created[op][n-1] + 1, Err: err},
+			})
 		}
-		if err := faultySession(fs); err != nil {
-			t.Errorf("%s number %d fails (sticky: %v, truncate, too: %v): %v", f.Op, f.N, f.Sticky, i >= alone, err)
+	}
+	kill := func(p *player) *memfs.FS { return p.fs.Killed() }
+	cut := func(p *player) *memfs.FS { return p.fs.Crash(p.rng) }
+	accidents := []struct {
+		name    string
+		happen  func(*player) *memfs.FS
+		deliver bool // what there is, before it
+	}{
+		{"the process goes on", nil, false},
+		{"the process is killed", kill, false},
+		{"the power is cut", cut, false},
+		{"all is delivered and the process killed", kill, true},
+		{"all is delivered and the power cut", cut, true},
+	}
+	happened := make([]atomic.Int64, len(accidents))
+	inParallel(len(faults)*len(accidents), func(i int) {
+		f, a := faults[i/len(accidents)], accidents[i%len(accidents)]
+		session := faultySession{fs: memfs.New(), fault: f[0], accident: a.happen, deliver: a.deliver}
+		for _, fault := range f {
+			session.fs.Fail(fault)
+		}
+		err := session.play()
+		if err == nil {
+			err = session.end()
+		}
+		if err != nil {
+			t.Errorf("%s number %d fails (sticky: %v, and %d more), then %s: %v", f[0].Op, f[0].N, f[0].Sticky, len(f)-1, a.name, err)
+		}
+		if session.happened {
+			happened[i%len(accidents)].Add(1)
 		}
 	})
 	if len(faults) < 400 {
 		t.Errorf("only %d faults were tried", len(faults))
 	}
+	for i := range accidents[1:] {
+		if n := int(happened[i+1].Load()); n != len(faults) {
+			t.Errorf("after %d of %d faults %s", n, len(faults), accidents[i+1].name)
+		}
+	}
 }
 
-// faultySession appends, delivers and restarts, and tries everything again
+// A faultySession appends, delivers and restarts, and tries everything again
 // that fails. A fault that stays is healed after some failures.
-func faultySession(fs *memfs.FS) error {
-	o := testOptions("a", "b")
-	p := newPlayer(rand.New(rand.NewPCG(7, 7)), o)
-	p.fs = fs
-	failures := 0
-	failed := func() bool {
-		if failures++; failures == 2 {
-			fs.Heal()
-		}
-		return failures < 10
-	}
-	reopen := func() error {
-		err := p.reopen()
-		for err != nil && failed() {
-			fs.Kill()
-			err = p.reopen()
-		}
+type faultySession struct {
+	fs    *memfs.FS
+	fault memfs.Fault
+	// accident, when there is one, happens once, right after the step that met
+	// the fault; it returns the folder that the next process finds.
+	accident func(*player) *memfs.FS
+	deliver  bool // all that there is, before that
+	happened bool
+
+	p        *player
+	failures int
+	last     ID // that the process has begun
+}
+
+func (f *faultySession) play() error {
+	f.p = newPlayer(rand.New(rand.NewPCG(7, 7)), testOptions("a", "b"))
+	f.p.fs = f.fs
+	if err := f.open(); err != nil {
 		return err
 	}
-	if err := reopen(); err != nil {
-		return err
-	}
-	var last ID
 	for i := range 14 {
-		f := modelFrame{checkpoints: []Checkpoint{
-			{serial, fmt.Append(nil, i)}, {fmt.Sprintf("source/%d", i%3), []byte(strings.Repeat("v", 50*i))},
-		}, closed: map[ID]bool{}}
-		piece := Piece{Label: []byte("table"), Data: fmt.Appendf(nil, "%d%s", i, strings.Repeat("d", 100*i)), Tail: []byte("."), Rows: i + 1}
-		if i%3 > 0 && p.s.Continue(last) {
-			piece.Batch = last
+		if err := f.append(i); err != nil {
+			return fmt.Errorf("append %d: %w", i, err)
 		}
-		f.pieces = []Piece{piece}
-		p.m.maybe = []modelFrame{f}
-		ids, err := p.s.Append(f.pieces, f.checkpoints)
-		for err != nil {
-			if !failed() {
-				return fmt.Errorf("append %d: %w", i, err)
-			}
-			if !errors.Is(err, ErrFailing) && !errors.Is(err, ErrFull) {
-				return fmt.Errorf("append %d: not a typed error: %w", i, err)
-			}
-			ids, err = p.s.Append(f.pieces, f.checkpoints)
+		if err := f.p.oneDelivery(i, f.failed); err != nil {
+			return err
 		}
-		p.m = p.m.with(f)
-		last = ids[0]
-		if err := p.oneDelivery(i, failed); err != nil {
+		if _, err := f.meetAccident(); err != nil {
 			return err
 		}
 		if i == 9 {
-			fs.Kill()
-			if err := reopen(); err != nil {
+			f.p.fs.Kill()
+			if err := f.open(); err != nil {
 				return err
 			}
 		}
 	}
+	return nil
+}
+
+// failed heals the disk after some failures, and reports whether to try again.
+func (f *faultySession) failed() bool {
+	if f.failures++; f.failures == 2 {
+		f.p.fs.Heal()
+	}
+	return f.failures < 10
+}
+
+// open starts a process, as often as it takes.
+func (f *faultySession) open() error {
+	f.last = 0
+	err := f.p.reopen()
+	for err != nil && f.failed() {
+		f.p.fs.Kill()
+		err = f.p.reopen()
+	}
+	if err == nil {
+		_, err = f.meetAccident()
+	}
+	return err
+}
+
+// meetAccident lets the accident happen if its time has come, and starts the
+// next process.
+func (f *faultySession) meetAccident() (happened bool, err error) {
+	if f.accident == nil || f.happened || f.fs.Count(f.fault.Op) < f.fault.N {
+		return false, nil
+	}
+	f.happened = true
+	for f.deliver && f.p.s != nil {
+		b := takeNow(f.p.s, "a")
+		if b == nil {
+			break
+		}
+		if err := f.p.compare(b); err != nil && !injected(err) {
+			return true, err
+		}
+		f.p.done("a", b)
+	}
+	f.p.fs = f.accident(f.p)
+	return true, f.open()
+}
+
+// append appends one frame, whatever it takes. After an accident it may be there
+// or not.
+func (f *faultySession) append(i int) error {
+	p, want := f.p, strconv.Itoa(i)
+	for {
+		frame := f.frame(i)
+		p.m.maybe = append(p.m.maybe, frame)
+		ids, err := p.s.Append(frame.pieces, frame.checkpoints)
+		if err == nil {
+			p.m, f.last = p.m.with(frame), ids[0]
+			return nil
+		}
+		if !errors.Is(err, ErrFailing) && !errors.Is(err, ErrFull) {
+			return fmt.Errorf("not a typed error: %w", err)
+		}
+		happened, accidentErr := f.meetAccident()
+		if accidentErr != nil {
+			return accidentErr
+		}
+		if p.m.checkpoints[serial] == want {
+			return nil // it has become durable
+		}
+		if !happened && !f.failed() {
+			return err
+		}
+	}
+}
+
+func (f *faultySession) frame(i int) modelFrame {
+	piece := Piece{Label: []byte("table"), Data: fmt.Appendf(nil, "%d%s", i, strings.Repeat("d", 100*i)), Tail: []byte("."), Rows: i + 1}
+	if i%3 > 0 && f.p.s.Continue(f.last) {
+		piece.Batch = f.last
+	}
+	return modelFrame{
+		pieces: []Piece{piece}, closed: map[ID]bool{},
+		checkpoints: []Checkpoint{{serial, fmt.Append(nil, i)}, {fmt.Sprintf("source/%d", i%3), []byte(strings.Repeat("v", 50*i))}},
+	}
+}
+
+// end holds what the session has left against the model, and once more after a
+// power cut.
+func (f *faultySession) end() error {
+	p := f.p
 	if d := p.s.Stats().Damage; d.Frames != 0 || d.Pieces != 0 || d.Rows != 0 {
 		return fmt.Errorf("damage was counted: %+v", d)
 	}
-	if err := p.m.check(fs.Crash(p.rng), o); err != nil {
+	if err := p.m.check(p.fs.Crash(p.rng), p.o); err != nil {
 		return fmt.Errorf("after a power cut: %w", err)
 	}
-	if err := p.s.Close(); err != nil && failures == 0 {
+	if err := p.s.Close(); err != nil && f.failures == 0 {
 		return err
 	}
-	fs.Heal()
-	fs.Kill()
-	return p.m.check(fs, o)
+	p.fs.Heal()
+	p.fs.Kill()
+	return p.m.check(p.fs, p.o)
 }
 
 // oneDelivery brings the oldest batch to one of the destinations, from time to

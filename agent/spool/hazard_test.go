@@ -206,11 +206,11 @@ func TestW03LeftOutSyncsAreSeen(t *testing.T) {
 func everywhere(t *testing.T, accident func(p *player) *memfs.FS) {
 	t.Helper()
 	t.Parallel()
-	quiet := memfs.New()
-	if err := faultySession(quiet); err != nil {
+	quiet := faultySession{fs: memfs.New()}
+	if err := errors.Join(quiet.play(), quiet.end()); err != nil {
 		t.Fatal(err)
 	}
-	total := quiet.Count(memfs.Any)
+	total := quiet.fs.Count(memfs.Any)
 	inParallel(total, func(n int) {
 		p := newPlayer(rand.New(rand.NewPCG(uint64(n), 4)), testOptions("a", "b"))
 		seen := 0

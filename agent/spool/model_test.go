@@ -317,7 +317,6 @@ func (p *player) open() error {
 // settle compares what was opened with the model. A start that could not sync
 // what it found does so before the first Append, at the latest.
 func (p *player) settle() error {
-	p.fs.Heal()
 	if err := p.s.settle(); err != nil {
 		return err
 	}
