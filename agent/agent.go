@@ -225,6 +225,9 @@ func openSpoolIn(o Options, dir string) (*spool.Spool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open spool folder: %w", err)
 	}
+	if kind := vfs.WeakSync(dir); kind != "" {
+		o.Log.Warn("the spool is on a file system that may forget in a power cut what it has synced; keep the state folder on a local disk", "spool", dir, "on", kind)
+	}
 	names := make([]string, 0, len(o.Config.Workspaces))
 	for _, w := range o.Config.Workspaces {
 		names = append(names, "workspace/"+w.ID)

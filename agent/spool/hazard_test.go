@@ -2,9 +2,11 @@ package spool
 
 import (
 	"bytes"
+	"compress/flate"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -16,6 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	records "github.com/openloganalytics/agent/agent/record"
 	"github.com/openloganalytics/agent/internal/vfs"
 	"github.com/openloganalytics/agent/internal/vfs/memfs"
 )
@@ -30,7 +33,7 @@ import (
 //	W06  no space at every write, then space again        TestW06NoSpaceAtEveryOperation, make crash
 //	W07  I/O error at every operation, once and for long  TestW07IOErrorAtEveryOperation
 //	W08  read-only                                        TestW08ReadOnlyAtEveryOperation, make crash
-//	W09  bit flip at every byte                           TestW09EveryBitFlipCostsOnePiece
+//	W09  bit flip at every byte                           TestW09EveryBitFlipCostsOnePiece, TestW09BitFlipsIn64KiB
 //	W10  segments missing, empty, exchanged, twice        TestW10Segments
 //	W11  cursor missing, short, old, new, another's       TestW11Cursors
 //	W12  clock a year back, ten years ahead               TestW12ClockDoesNotMatter, TestS12
@@ -38,9 +41,8 @@ import (
 //	W14  budget below what is used, and more again        TestW14BudgetChanges
 //	W15  many segments, wide numbers, a huge record       TestW15WideNumbers, TestAppendRefuses
 //	W16  slow disk                                        TestW16SlowDiskHoldsNobodyElse
-//	W17  torn compressed stream                           the spool keeps bytes: TestW09 and FuzzSegment hold
-//	                                                      that none is given out that does not fit its checksum
-//	W18  file system without the meaning of fsync         not the spool's to know: it has no way to tell
+//	W17  torn compressed stream                           TestW17TornCompressedStream
+//	W18  file system without the meaning of fsync         TestW18WeakFileSystems in internal/vfs
 //
 // W14 asks for the oldest to be dropped when the budget shrinks. Here nothing is
 // dropped: sources wait until there is room, see DESIGN on back-pressure.
@@ -298,6 +300,96 @@ func TestW06HalfAFrameSpoilsNoLater(t *testing.T) {
 			t.Fatalf("%d bytes free: found %q and %q", short, v, got)
 		}
 	}
+}
+
+// TestW17TornCompressedStream: the body is one compressed stream of three
+// pieces, of which the last is torn at any byte, or any byte of one is wrong. A
+// body that is given out inflates to whole rows; of a damaged one every piece
+// that is left inflates on its own.
+func TestW17TornCompressedStream(t *testing.T) {
+	t.Parallel()
+	base := memfs.New()
+	s := mustOpen(t, base, testOptions("a"))
+	table := &records.Table{Name: "W17_CL", LogType: "W17"}
+	open := records.NewBatch(table, records.NewCompressor())
+	var id ID
+	var texts []string // of the pieces
+	var seg *segment
+	for i := range 3 {
+		text := ""
+		for j := range 5 {
+			value := fmt.Sprint(i, " and ", j, strings.Repeat(" the same text", 1+i))
+			open.Add([]records.Field{{Key: "RawData", Kind: records.Text, Value: []byte(value)}})
+			text += `,{"RawData":"` + value + `"}`
+		}
+		if i == 0 {
+			text = "[" + text[1:]
+		}
+		texts = append(texts, text)
+		p := open.Cut()
+		s.Continue(id)
+		id = mustAppend(t, s, []Piece{{Batch: id, Label: table.Label(), Data: bytes.Clone(p.Data), Tail: bytes.Clone(p.Tail), Rows: p.Rows, Raw: p.Raw}})[0]
+		seg = s.active.segment
+	}
+	base.Kill()
+	whole := base.ReadFile(seg.name)
+	last := int(s.batches[0].pieces[2].off) - 200 // in the frame, or before it
+	try := func(what string, data []byte) {
+		fs := base.Killed()
+		fs.WriteFile(seg.name, data)
+		if err := inflatesTo(fs, texts); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	inParallel(len(whole)-last, func(n int) { try(fmt.Sprintf("torn at byte %d", last+n), whole[:last+n]) })
+	inParallel(len(whole), func(n int) {
+		data := bytes.Clone(whole)
+		data[n] ^= 0x55
+		try(fmt.Sprintf("byte %d is wrong", n), data)
+	})
+}
+
+// inflatesTo holds what the only batch of a spool gives out against the texts of
+// its pieces.
+func inflatesTo(fs *memfs.FS, texts []string) error {
+	s, err := Open(fs, testOptions("a"))
+	if err != nil {
+		return err
+	}
+	b := takeNow(s, "a")
+	if b == nil {
+		return errors.New("no piece is left")
+	}
+	body, err := b.Body(nil)
+	if err == nil {
+		raw, err := records.Inflate(body, 1<<20)
+		for n := range texts {
+			if string(raw) == strings.Join(texts[:n+1], "")+"]" {
+				return err
+			}
+		}
+		return fmt.Errorf("the body is %q, %w", raw, err)
+	}
+	if !errors.Is(err, ErrDamaged) {
+		return err
+	}
+	left := 0
+	err = b.Pieces(func(index int, p Piece) bool {
+		data := p.Data
+		if index == 0 {
+			data = data[2:] // the header of the stream
+		}
+		raw, _ := io.ReadAll(flate.NewReader(bytes.NewReader(data))) // it has no end of its own
+		if string(raw) == texts[index] {
+			left++
+			return true
+		}
+		return false
+	})
+	if err == nil && left != len(texts)-1 {
+		err = fmt.Errorf("%d pieces can be read, want all but one", left)
+	}
+	return err
 }
 
 func TestW12ClockDoesNotMatter(t *testing.T) {

@@ -26,6 +26,11 @@ func OS(path string) (FS, error) {
 	return folder(path), nil
 }
 
+// WeakSync returns what kind of file system a folder is on when a sync there may
+// promise less than FS says: one in memory, over the network, or in the hands of
+// another process. It is "" for all others, and when the system cannot tell.
+func WeakSync(path string) string { return weakSync(path) }
+
 // folder is its path.
 type folder string
 

@@ -55,3 +55,26 @@ func free(path string) (uint64, error) {
 	}
 	return s.Bavail * uint64(s.Bsize), nil
 }
+
+// weak are the file systems that keep no promise of their own about a sync, by
+// the numbers that statfs gives.
+var weak = map[uint32]string{
+	unix.TMPFS_MAGIC:           "tmpfs",
+	unix.RAMFS_MAGIC:           "ramfs",
+	unix.NFS_SUPER_MAGIC:       "NFS",
+	unix.SMB_SUPER_MAGIC:       "SMB",
+	0xff534d42:                 "SMB", // cifs
+	0xfe534d42:                 "SMB", // version 2 and later
+	unix.FUSE_SUPER_MAGIC:      "FUSE",
+	unix.OVERLAYFS_SUPER_MAGIC: "overlayfs",
+	unix.V9FS_MAGIC:            "9p",
+	0x00c36400:                 "Ceph",
+}
+
+func weakSync(path string) string {
+	var s unix.Statfs_t
+	if unix.Statfs(path, &s) != nil {
+		return ""
+	}
+	return weak[uint32(s.Type)]
+}

@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/windows"
 )
@@ -29,4 +30,18 @@ func free(path string) (uint64, error) {
 		return 0, &os.PathError{Op: "free space", Path: path, Err: err}
 	}
 	return available, nil
+}
+
+func weakSync(path string) string {
+	root, err := windows.UTF16PtrFromString(filepath.VolumeName(path) + `\`)
+	if err != nil {
+		return ""
+	}
+	switch windows.GetDriveType(root) {
+	case windows.DRIVE_REMOTE:
+		return "a network drive"
+	case windows.DRIVE_RAMDISK:
+		return "a drive in memory"
+	}
+	return ""
 }
