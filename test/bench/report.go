@@ -207,6 +207,7 @@ var columns = map[string][]column{
 	"W5":          {percent, switches, pss},
 	"W5-start":    {start},
 	"W6":          {lost, twice, recovery, store, wrote, peak},
+	"spool":       spoolColumns,
 }
 
 // table writes the medians of a work, peer by peer.

@@ -53,7 +53,7 @@ func targets() []target {
 	least := func(work, what string, goal float64, unit string, value valuer) target {
 		return target{work, what, goal, false, unit, value}
 	}
-	return []target{
+	list := []target{
 		most("W1", "CPU, of ideal's", 1.35, "×", ratioTo("W1", ideal, perMillion)),
 		most("W1", "CPU, of otelcol's with a store", 0.10, "×", ratioTo("W1", otelDisk, perMillion)),
 		most("W1", "CPU, of otelcol's in memory", 0.30, "×", ratioTo("W1", otelMemory, perMillion)),
@@ -90,6 +90,7 @@ func targets() []target {
 		most("W6", "twice with two kills, worst round", 2, "batches", worstOf("W6", killed, twiceInBatches)),
 		most("W6", "recovery with two kills, worst round", 2, "s", worstOf("W6", killed, recovery)),
 	}
+	return append(list, spoolTargets()...)
 }
 
 // verdicts writes the table of targets.

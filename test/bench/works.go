@@ -92,7 +92,7 @@ func works() []*work {
 	tcp, udp := setup{Input: "tcp", Form: "3164"}, setup{Input: "udp", Form: "3164"}
 	modern := setup{Input: "tcp", Form: "5424"}
 	counters, processes := setup{Input: "metrics"}, setup{Input: "metrics", Processes: true}
-	return []*work{
+	list := []*work{
 		{name: "W1", title: "tail a backlog", run: runBacklog, entries: []entry{
 			{peer: ours, setup: file},
 			{peer: ideal, setup: file},
@@ -144,6 +144,7 @@ func works() []*work {
 			{peer: syslogNGDisk, label: syslogNGDisk + ", two kills", setup: file, kills: true},
 		}},
 	}
+	return append(list, spoolWorks()...)
 }
 
 // figures fills in what every work reports, from t0 on and with what had been
