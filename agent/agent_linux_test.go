@@ -13,12 +13,9 @@ import (
 // TestW18WeakFileSystemIsTold: an agent whose spool lies in memory says so, and
 // runs.
 func TestW18WeakFileSystemIsTold(t *testing.T) {
-	inMemory, err := os.MkdirTemp("/dev/shm", "agent-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(inMemory)
-	file := filepath.Join(t.TempDir(), "agent.log")
+	t.Setenv("TMPDIR", "/dev/shm")
+	inMemory := t.TempDir()
+	file := filepath.Join(inMemory, "agent.log")
 	log, closer, err := logfile.Open(logfile.Options{Path: file})
 	if err != nil {
 		t.Fatal(err)

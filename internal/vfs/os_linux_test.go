@@ -1,18 +1,12 @@
 package vfs
 
-import (
-	"os"
-	"testing"
-)
+import "testing"
 
 // TestW18WeakFileSystems: a file system that has no sync of its own is known for
 // one, and the others are not.
 func TestW18WeakFileSystems(t *testing.T) {
-	inMemory, err := os.MkdirTemp("/dev/shm", "vfs-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(inMemory)
+	t.Setenv("TMPDIR", "/dev/shm")
+	inMemory := t.TempDir()
 	for path, want := range map[string]string{inMemory: "tmpfs", "/proc": "", inMemory + "/not there": ""} {
 		if got := WeakSync(path); got != want {
 			t.Errorf("%s is on %q, want %q", path, got, want)
