@@ -94,7 +94,7 @@ mutants: ## break what keeps data durable, one line at a time: the tests have to
 
 .PHONY: soak
 soak: build ## crash states by the ten million, then power cuts and kills for SOAK (1h; root)
-	go test ./agent/spool -run '^Test[SW][0-9]' -crashes $(CRASHES) -timeout 0
+	go test -v ./agent/spool -run '^Test[SW][0-9]' -crashes $(CRASHES) -timeout 0
 	go run -buildvcs=false ./test/crash -agent $(OUT)/log-analytics-agent -for $(SOAK)
 
 .PHONY: e2e-guest

@@ -58,7 +58,10 @@ func explore(t *testing.T, share int, e exploration) {
 			for looked.Load() < budget && !broken.Load() {
 				seed := seeds.Add(1)
 				n, err := e.session(t.Name(), uint64(seed))
-				looked.Add(int64(n))
+				now := looked.Add(int64(n))
+				if tenth := budget / 10; tenth > 10000 && now/tenth > (now-int64(n))/tenth {
+					t.Logf("looked at %d of %d crash states", now, budget)
+				}
 				if err != nil {
 					broken.Store(true)
 					t.Errorf("session %d, after %d crash states: %v", seed, n, err)
