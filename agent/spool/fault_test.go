@@ -425,6 +425,53 @@ func TestNothingIsBuiltOnWhatIsNotSynced(t *testing.T) {
 	}
 }
 
+// TestSnapshotAloneCounts: a process is killed between the snapshot of a new
+// segment and its first frame. The next one makes that segment durable and
+// removes the older one, and the power is cut while it begins a third.
+func TestSnapshotAloneCounts(t *testing.T) {
+	fs := memfs.New()
+	s := mustOpen(t, fs, testOptions("a"))
+	mustAppend(t, s, nil, Checkpoint{"k", []byte("1")})
+	s.o.SegmentBytes = 1 // the next frame begins a segment
+	written := false
+	fs.OnOp = func(op memfs.Op, name string) {
+		if op == memfs.Write && name == segmentName(2) {
+			if written {
+				panic(killed{})
+			}
+			written = true
+		}
+	}
+	dead, err := orDie(func() error {
+		_, err := s.Append(rows("new", 1), nil)
+		return err
+	})
+	if !dead || err != nil {
+		t.Fatalf("the process is not dead: %v", err)
+	}
+	fs.OnOp = nil
+	fs.Kill()
+	mustOpen(t, fs, testOptions("a"))
+	if fs.ReadFile(segmentName(1)) != nil {
+		t.Fatal("the first segment is still there")
+	}
+	fs.Kill()
+	fs.WriteFile(segmentName(3), appendSegmentHeader(nil, segmentHeader{version: Format, spool: s.id, number: 3, first: 2}))
+	for range 2 {
+		s = mustOpen(t, fs, testOptions("a"))
+		if v := string(s.Checkpoint("k")); v != "1" || s.Stats().Damage != (Damage{}) {
+			t.Fatalf("the checkpoint is %q, %+v", v, s.Stats().Damage)
+		}
+		fs.Kill()
+	}
+	s = mustOpen(t, fs, testOptions("a"))
+	mustAppend(t, s, rows("new", 1))
+	s = mustOpen(t, fs.Crash(rand.New(rand.NewPCG(1, 1))), testOptions("a"))
+	if v := string(s.Checkpoint("k")); v != "1" || s.Stats().Rows != 1 {
+		t.Errorf("after one more frame the checkpoint is %q, %+v", v, s.Stats())
+	}
+}
+
 // TestSegmentsGoInOrder: each removal is durable before the next.
 func TestSegmentsGoInOrder(t *testing.T) {
 	fs := memfs.New()

@@ -324,8 +324,9 @@ func (p *player) settle() error {
 	if err != nil {
 		return err
 	}
+	// What was not found may come back until something is durable after it: where
+	// a failed segment was removed that may not be on the disk.
 	p.m = m
-	p.m.maybe = nil
 	for _, d := range p.s.destinations {
 		for id := range p.m.unsure[d.name] {
 			if d.finished(id) && d.dirty {

@@ -328,7 +328,7 @@ func (r *recovery) replay(i int) error {
 			r.damage.Bytes += gap
 		}
 		off = fr.end()
-		if fr.seq < r.seq || fr.seq >= limit {
+		if fr.seq < r.seq || fr.seq > limit || fr.seq == limit && fr.flags&flagSnapshot == 0 {
 			continue // void: see FORMAT.md
 		}
 		if last {
