@@ -59,6 +59,7 @@ var mutants = []mutant{
 	{"both slots of a cursor in one place", "agent/spool/cursor.go", "return int64(generation%2) * slotDistance", "return int64(generation%2) * 0", spool, every},
 	{"frames that failed count", "agent/spool/recover.go", "if fr.seq < r.seq || fr.seq > limit || fr.seq == limit && fr.flags&flagSnapshot == 0 {", "if fr.seq < r.seq || limit == 0 {", spool, every + "|TestFrameThatFailedIsVoid"},
 	{"frames count that a batch went without", "agent/spool/recover.go", "if last && r.wentWithout(&fr) {", "if last && r.wentWithout(&fr) && r.id == 0 {", spool, every + "|TestFrameThatABatchWentWithoutIsVoid"},
+	{"a snapshot that the next segment repeats is void", "agent/spool/recover.go", "fr.seq > limit || fr.seq == limit && fr.flags&flagSnapshot == 0 {", "fr.seq >= limit {", spool, every + "|TestSnapshotAloneCounts"},
 	{"segments that could not be removed are forgotten", "agent/spool/append.go", "		seg.whole = false\n		s.mu.Lock()\n		s.segments = append(s.segments, seg)\n", "		seg.whole = false\n		s.mu.Lock()\n", spool, every + "|TestVoidFramesGoWithWhatMakesThemVoid"},
 	{"create overwrites", "internal/vfs/os.go", "os.O_CREATE|os.O_EXCL", "os.O_CREATE", "./internal/vfs", "TestFolder"},
 	{"the lock excludes nobody", "internal/vfs/os.go", "	if !held {", "	if !held && d == \"\" {", spool, "TestW13"},
