@@ -11,8 +11,14 @@ import (
 // asideFile is a file that was set aside for a person to look at.
 type asideFile struct {
 	name string
-	size int64
+	size int64 // on the disk
 }
+
+// block is what file systems give out: a file takes whole ones.
+const block = 4096
+
+// onDisk is what a file of so many bytes takes.
+func onDisk(size int64) int64 { return (size + block - 1) / block * block }
 
 // asideBudget is what all files set aside may take together; the oldest make
 // room for new ones.
@@ -43,8 +49,9 @@ func (s *Spool) SetAside(name string, id ID, body []byte, why string) error {
 	if s.isClosed() {
 		return fmt.Errorf("set aside %d bytes of batch %d: %w", len(body), id, ErrClosed)
 	}
-	if !s.makeRoomAside(int64(len(data))) {
-		return fmt.Errorf("set aside %d bytes of batch %d: %w: %d bytes are for all that is set aside",
+	size := onDisk(int64(len(data)))
+	if !s.makeRoomAside(size, size) {
+		return fmt.Errorf("set aside %d bytes of batch %d: %w: %d bytes are for all that is set aside, as long as the spool is within its budget",
 			len(body), id, ErrTooLarge, s.asideBudget())
 	}
 	file := s.nextAside(".rows")
@@ -57,8 +64,8 @@ func (s *Spool) SetAside(name string, id ID, body []byte, why string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.aside = append(s.aside, asideFile{file, int64(len(data))})
-	s.bytes += int64(len(data))
+	s.aside = append(s.aside, asideFile{file, size})
+	s.bytes += size
 	return nil
 }
 
@@ -75,12 +82,17 @@ func (s *Spool) nextAside(kind string) string {
 }
 
 // makeRoomAside removes the oldest files set aside until size more bytes fit,
-// and reports whether they do. The caller holds sweeping.
-func (s *Spool) makeRoomAside(size int64) bool {
+// and reports whether they do; the folder grows by so many bytes of them. A
+// budget that is smaller than it was leaves no room to grow. The caller holds
+// sweeping.
+func (s *Spool) makeRoomAside(size, grows int64) bool {
 	if size > s.asideBudget() {
 		return false
 	}
-	for s.asideBytes()+size > s.asideBudget() {
+	for s.asideBytes()+size > s.asideBudget() || grows > 0 && s.exceeds(grows) {
+		if len(s.aside) == 0 {
+			return false
+		}
 		oldest := s.aside[0]
 		if err := s.fs.Remove(oldest.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			s.log.Warn("cannot remove an old file that was set aside", "file", oldest.name, "error", err)
@@ -93,6 +105,13 @@ func (s *Spool) makeRoomAside(size int64) bool {
 		s.mu.Unlock()
 	}
 	return true
+}
+
+// exceeds reports whether the folder is over its budget with so many bytes more.
+func (s *Spool) exceeds(size int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bytes+size > s.o.Budget
 }
 
 // asideBytes is what the files set aside take. Only the owner of sweeping
@@ -126,10 +145,13 @@ func (s *Spool) giveUpSegment(seg *segment) error {
 	s.mu.Unlock()
 	var err error
 	kept := ""
-	if damaged && s.makeRoomAside(seg.size) {
+	if damaged && s.makeRoomAside(onDisk(seg.size), 0) {
 		kept = s.nextAside(".segment")
 		err = s.fs.Rename(seg.name, kept)
 	} else {
+		if damaged {
+			s.log.Warn("a damaged segment is removed: it is too large to be set aside; what was good in it is delivered", "segment", seg.name, "bytes", seg.size)
+		}
 		err = s.fs.Remove(seg.name)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -138,9 +160,9 @@ func (s *Spool) giveUpSegment(seg *segment) error {
 	s.unsynced = true
 	s.mu.Lock()
 	if kept != "" && err == nil {
-		s.aside = append(s.aside, asideFile{kept, seg.size})
+		s.aside = append(s.aside, asideFile{kept, onDisk(seg.size)})
 	} else {
-		s.bytes -= seg.size
+		s.bytes -= onDisk(seg.size)
 	}
 	s.segments = s.segments[1:]
 	s.mu.Unlock()

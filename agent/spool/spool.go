@@ -86,7 +86,8 @@ type Piece struct {
 // Options say how a spool is to be kept.
 type Options struct {
 	// Budget is the most that all files of the spool together may take, in
-	// bytes; default 1 GiB, at least 1 MiB.
+	// bytes, each counted in whole blocks of 4 KiB; default 1 GiB, at least
+	// 1 MiB. What is there already may be more; then nothing is added.
 	Budget int64
 	// KeepFree is how much of the file system stays free for others, in bytes;
 	// default 64 MiB.
@@ -169,7 +170,7 @@ type Spool struct {
 	seq          uint64              // of the next frame
 	next         ID                  // the next free batch number
 	rows         uint64              // appended so far, in the whole life of the spool
-	bytes        int64               // of all files in the folder
+	bytes        int64               // of all files in the folder, see onDisk
 	tight        bool                // the last Append found room only for frames that continue batches
 	unsettled    unsettled           // found by Open and not known to be on the disk
 	aside        []asideFile         // oldest first

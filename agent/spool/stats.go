@@ -10,7 +10,7 @@ import (
 
 // Stats is how the spool is doing.
 type Stats struct {
-	Bytes  int64 // of all its files
+	Bytes  int64 // of all its files, in the whole blocks that they take on the disk
 	Budget int64
 	Rows   int64 // appended since the spool began
 	// State is "ok", "full" or "failing", about what was tried last. Message
