@@ -5,13 +5,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/openloganalytics/agent/agent/record"
 	"github.com/openloganalytics/agent/agent/source/heartbeat"
-	"github.com/openloganalytics/agent/agent/spool"
 	"github.com/openloganalytics/agent/agent/upload"
 	"github.com/openloganalytics/agent/agent/workspace"
 	"github.com/openloganalytics/agent/internal/atomicfile"
@@ -20,7 +18,6 @@ import (
 	"github.com/openloganalytics/agent/internal/paths"
 	"github.com/openloganalytics/agent/internal/product"
 	"github.com/openloganalytics/agent/internal/proxy"
-	"github.com/openloganalytics/agent/internal/vfs"
 )
 
 // Options is what Run is given by the command line.
@@ -92,17 +89,14 @@ func live(ctx context.Context, stop context.CancelCauseFunc, o Options) error {
 	if err != nil {
 		return err
 	}
-	queue, err := openSpool(o)
+	spools, err := openSpools(o)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err := queue.Close(); err != nil {
-			o.Log.Error("cannot close the spool", "error", err)
-		}
-	}()
+	defer spools.close()
+	queue := spools.queue
 	in := newIntake(queue, o.Log)
-	m := newMonitor(o, queue, in)
+	m := newMonitor(o, spools, in)
 	in.governor = newGovernor(o.Config.Limits, m.changed)
 	defer in.governor.hold()()
 
@@ -139,6 +133,9 @@ func live(ctx context.Context, stop context.CancelCauseFunc, o Options) error {
 	for i, c := range clients {
 		delivering.Go(func() { background(delivery, o.Log, c) })
 		delivering.Go(func() { uploaders[i].Run(delivery) })
+	}
+	for _, l := range spools.left {
+		delivering.Go(func() { spools.empty(delivery, l, clients) })
 	}
 	gatheringDone.Go(func() { in.run(gathering) })
 	for _, r := range m.running {
@@ -203,40 +200,6 @@ func background(ctx context.Context, log *logfile.Logger, c *workspace.Client) {
 	if err := c.Run(ctx); err != nil && ctx.Err() == nil {
 		log.Error("workspace client ended", "destination", c.Name(), "error", err)
 	}
-}
-
-// openSpool opens the queue. One that a newer version wrote is left for that
-// version, and a new one is opened beside it.
-func openSpool(o Options) (*spool.Spool, error) {
-	queue, err := openSpoolIn(o, o.Layout.SpoolDir())
-	if !errors.Is(err, spool.ErrNewer) {
-		return queue, err
-	}
-	beside := fmt.Sprintf("%s-%d", o.Layout.SpoolDir(), spool.Format)
-	o.Log.Warn("the spool was written by a newer version, which will deliver what is in it; another is used meanwhile", "spool", beside)
-	return openSpoolIn(o, beside)
-}
-
-func openSpoolIn(o Options, dir string) (*spool.Spool, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make spool folder: %w", err)
-	}
-	fs, err := vfs.OS(dir)
-	if err != nil {
-		return nil, fmt.Errorf("open spool folder: %w", err)
-	}
-	if kind := vfs.WeakSync(dir); kind != "" {
-		o.Log.Warn("the spool is on a file system that may forget in a power cut what it has synced; keep the state folder on a local disk", "spool", dir, "on", kind)
-	}
-	names := make([]string, 0, len(o.Config.Workspaces))
-	for _, w := range o.Config.Workspaces {
-		names = append(names, "workspace/"+w.ID)
-	}
-	queue, err := spool.Open(fs, spool.Options{Budget: int64(o.Config.Limits.DiskMB) << 20, Destinations: names, First: urgent, Log: o.Log})
-	if err != nil {
-		return nil, fmt.Errorf("open spool: %w", err)
-	}
-	return queue, nil
 }
 
 // urgent reports whether rows go before all that waits: those that say that the

@@ -108,6 +108,10 @@ type SpoolHealth struct {
 	State  string `json:"state"` // "ok", "full", "failing"
 	// Message says what is wrong and what to do when State is not ok.
 	Message string `json:"message,omitempty"`
+	// Beside is what the spools of other versions take of the quota; Budget is
+	// what they leave. Note says whose they are and what becomes of them.
+	Beside int64  `json:"beside,omitempty"`
+	Note   string `json:"note,omitempty"`
 }
 
 // LedgerHealth accounts for every record since the state folder began: what

@@ -27,6 +27,7 @@ const (
 type monitor struct {
 	o       Options
 	queue   *spool.Spool
+	spools  *spools
 	intake  *intake
 	started time.Time
 	clients []*workspace.Client
@@ -36,8 +37,8 @@ type monitor struct {
 	mu   sync.Mutex // one writer of the file at a time
 }
 
-func newMonitor(o Options, queue *spool.Spool, in *intake) *monitor {
-	return &monitor{o: o, queue: queue, intake: in, started: time.Now(), wake: make(chan struct{}, 1)}
+func newMonitor(o Options, s *spools, in *intake) *monitor {
+	return &monitor{o: o, queue: s.queue, spools: s, intake: in, started: time.Now(), wake: make(chan struct{}, 1)}
 }
 
 // watch says what there is to report on.
@@ -130,6 +131,7 @@ func (m *monitor) health() *Health {
 	}
 	l, stats := account(m.queue)
 	h.Spool = SpoolHealth{Bytes: stats.Bytes, Budget: stats.Budget, State: stats.State, Message: stats.Message}
+	h.Spool.Beside, h.Spool.Note = m.spools.others()
 	for n, c := range m.clients {
 		w := WorkspaceHealth{ID: m.o.Config.Workspaces[n].ID}
 		w.State, w.Cause, w.Message, w.LastAccepted = c.State()

@@ -126,7 +126,11 @@ func (r *summary) print(w io.Writer, now time.Time) {
 		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%s\n", plain(src.Name), plain(src.State), src.Read+src.Dropped, src.Dropped, src.Filtered, redacted(src.Redacted))
 	}
 	_ = t.Flush() // a person's terminal
-	fmt.Fprintf(w, "\nSpool: %s, %d of %d MB used\n\nLedger\n", plain(r.Spool.State), r.Spool.Bytes>>20, r.Spool.Budget>>20)
+	fmt.Fprintf(w, "\nSpool: %s, %d of %d MB used\n", plain(r.Spool.State), r.Spool.Bytes>>20, r.Spool.Budget>>20)
+	if r.Spool.Note != "" {
+		fmt.Fprintf(w, "  %s\n", plain(r.Spool.Note))
+	}
+	fmt.Fprint(w, "\nLedger\n")
 	for i := range r.Workspaces {
 		fmt.Fprintf(w, "  workspace %s: %s\n", plain(r.Workspaces[i].ID), r.equation(&r.Workspaces[i]))
 	}

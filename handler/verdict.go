@@ -198,6 +198,9 @@ func parts(health *agent.Health) []extension.Substatus {
 	if health.Spool.State != "ok" {
 		part.Status, part.Message = extension.StatusWarning, sentence(health.Spool.Message)+" "+part.Message
 	}
+	if health.Spool.Note != "" {
+		part.Message += " " + sentence(health.Spool.Note)
+	}
 	list = append(list, part, account(health))
 	if health.Limits.Message != "" {
 		list = append(list, extension.Substatus{Name: "limits", Status: extension.StatusWarning, Message: sentence(health.Limits.Message)})

@@ -279,7 +279,7 @@ func (s *Spool) seal(n int64) {
 func (s *Spool) grow(seg *segment, n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.bytes += onDisk(seg.size+n) - onDisk(seg.size)
+	s.bytes += OnDisk(seg.size+n) - OnDisk(seg.size)
 	seg.size += n
 }
 
@@ -444,7 +444,7 @@ func (s *Spool) room(size int64) error {
 }
 
 func (s *Spool) roomFor(size int64) error {
-	size = onDisk(size)
+	size = OnDisk(size)
 	free := int64(math.MaxInt64) // who cannot tell is found out by the write
 	if n, err := s.fs.Free(); err == nil && n < math.MaxInt64 {
 		free = int64(n)

@@ -17,8 +17,8 @@ type asideFile struct {
 // block is what file systems give out: a file takes whole ones.
 const block = 4096
 
-// onDisk is what a file of so many bytes takes.
-func onDisk(size int64) int64 { return (size + block - 1) / block * block }
+// OnDisk is what a file of so many bytes takes, in bytes.
+func OnDisk(size int64) int64 { return (size + block - 1) / block * block }
 
 // asideBudget is what all files set aside may take together; the oldest make
 // room for new ones.
@@ -49,7 +49,7 @@ func (s *Spool) SetAside(name string, id ID, body []byte, why string) error {
 	if s.isClosed() {
 		return fmt.Errorf("set aside %d bytes of batch %d: %w", len(body), id, ErrClosed)
 	}
-	size := onDisk(int64(len(data)))
+	size := OnDisk(int64(len(data)))
 	if !s.makeRoomAside(size, size) {
 		return fmt.Errorf("set aside %d bytes of batch %d: %w: %d bytes are for all that is set aside, as long as the spool is within its budget",
 			len(body), id, ErrTooLarge, s.asideBudget())
@@ -145,7 +145,7 @@ func (s *Spool) giveUpSegment(seg *segment) error {
 	s.mu.Unlock()
 	var err error
 	kept := ""
-	if damaged && s.makeRoomAside(onDisk(seg.size), 0) {
+	if damaged && s.makeRoomAside(OnDisk(seg.size), 0) {
 		kept = s.nextAside(".segment")
 		err = s.fs.Rename(seg.name, kept)
 	} else {
@@ -160,9 +160,9 @@ func (s *Spool) giveUpSegment(seg *segment) error {
 	s.unsynced = true
 	s.mu.Lock()
 	if kept != "" && err == nil {
-		s.aside = append(s.aside, asideFile{kept, onDisk(seg.size)})
+		s.aside = append(s.aside, asideFile{kept, OnDisk(seg.size)})
 	} else {
-		s.bytes -= onDisk(seg.size)
+		s.bytes -= OnDisk(seg.size)
 	}
 	s.segments = s.segments[1:]
 	s.mu.Unlock()

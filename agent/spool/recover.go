@@ -102,7 +102,7 @@ func (r *recovery) list() error {
 	}
 	r.names = names
 	for _, name := range names {
-		size := onDisk(r.sizeOf(name))
+		size := OnDisk(r.sizeOf(name))
 		switch {
 		case strings.HasSuffix(name, besideSuffix):
 			// Written beside and never put in place: it holds nothing new.
@@ -270,11 +270,11 @@ func (r *recovery) strange(seg *segment) {
 			r.log.Debug("cannot remove an empty segment", "segment", seg.name, "error", err)
 			return
 		}
-		r.bytes -= onDisk(seg.size)
+		r.bytes -= OnDisk(seg.size)
 		return
 	}
 	r.log.Warn("a segment without a frame of this spool is set aside", "segment", seg.name, "bytes", seg.size)
-	if !r.makeRoomAside(onDisk(seg.size), 0) {
+	if !r.makeRoomAside(OnDisk(seg.size), 0) {
 		return
 	}
 	name := r.nextAside(".segment")
@@ -282,7 +282,7 @@ func (r *recovery) strange(seg *segment) {
 		r.log.Warn("cannot set a segment aside", "segment", seg.name, "error", err)
 		return
 	}
-	r.aside = append(r.aside, asideFile{name, onDisk(seg.size)})
+	r.aside = append(r.aside, asideFile{name, OnDisk(seg.size)})
 }
 
 // held is a frame of the last segment whose data is bad, kept until a good one

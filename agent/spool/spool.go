@@ -170,7 +170,7 @@ type Spool struct {
 	seq          uint64              // of the next frame
 	next         ID                  // the next free batch number
 	rows         uint64              // appended so far, in the whole life of the spool
-	bytes        int64               // of all files in the folder, see onDisk
+	bytes        int64               // of all files in the folder, see OnDisk
 	tight        bool                // the last Append found room only for frames that continue batches
 	unsettled    unsettled           // found by Open and not known to be on the disk
 	aside        []asideFile         // oldest first
@@ -288,6 +288,18 @@ func Open(fsys vfs.FS, o Options) (*Spool, error) {
 		return nil, errors.Join(fmt.Errorf("open spool: %w", err), lock.Close())
 	}
 	return s, nil
+}
+
+// SetBudget changes Options.Budget from now on. Segments that are begun later
+// are as large as before.
+func (s *Spool) SetBudget(bytes int64) {
+	s.appending.Lock()
+	defer s.appending.Unlock()
+	s.sweeping.Lock()
+	defer s.sweeping.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.o.Budget = max(bytes, 1<<20)
 }
 
 // Close gives the folder back. It has nothing to save.
