@@ -35,6 +35,7 @@ const (
 
 // run is the agent itself, as the service starts it.
 func run(ctx context.Context, _ []string, s Streams) error {
+	signal.Ignore(syscall.SIGPIPE) // a supervisor that was killed reads no more, and the agent lives on
 	layout := paths.New(os.Getenv(paths.EnvRoot))
 	log, closer, err := logfile.Open(logfile.Options{Path: filepath.Join(layout.AgentLogDir(), "agent.log"), MaxBytes: agentLogBytes})
 	defer func() { _ = closer.Close() }() // the last line is written

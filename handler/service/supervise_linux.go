@@ -227,16 +227,21 @@ func (w *watch) once(ctx context.Context) error {
 	if err := os.Rename(w.s.file(outputFile), w.s.file(outputFile+".1")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		w.o.Log.Warn("cannot keep the last output of the agent", "error", err)
 	}
-	output, err := os.OpenFile(w.s.file(outputFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	output, err := newLastWords(w.s.file(outputFile))
 	if err != nil {
-		return fmt.Errorf("open output of the agent: %w", err)
+		return err
 	}
-	defer func() { _ = output.Close() }() // the agent writes to it, not we
+	defer func() {
+		if err := output.Close(); err != nil {
+			w.o.Log.Warn("cannot keep all of the agent's output", "error", err)
+		}
+	}()
 	// Not CommandContext: the agent gets a signal and time before it is killed.
 	cmd := exec.Command(w.unit.Binary, "run") //nolint:gosec,noctx // our own binary
 	cmd.Dir = "/"
 	cmd.Env = w.environment(notify.LocalAddr().String())
 	cmd.Stdout, cmd.Stderr = output, output
+	cmd.WaitDelay = time.Second // nothing of it is to come when the agent has ended
 	cmd.SysProcAttr = w.identity(uid, gid)
 	if err := startUnprivileged(cmd); err != nil {
 		return fmt.Errorf("start agent: %w", err)
@@ -268,11 +273,8 @@ func (w *watch) once(ctx context.Context) error {
 	}
 }
 
-// maxOutput is what is kept of an agent's output, in bytes: it begins with why
-// the agent ended.
-const maxOutput = 512 << 10
-
-// shorten cuts a file at maxOutput; one that is not there is short enough.
+// shorten cuts a file at maxOutput, as an earlier version may have left it; one
+// that is not there is short enough.
 func shorten(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, os.ErrNotExist) || err == nil && info.Size() <= maxOutput {

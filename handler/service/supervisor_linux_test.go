@@ -102,6 +102,11 @@ func fakeAgent() int {
 	if err != nil {
 		return 5
 	}
+	if string(mode) == "loud" {
+		if err := shout(state); err != nil {
+			return 10
+		}
+	}
 	for {
 		if string(mode) != "hung" {
 			if _, err := notify.Write([]byte("WATCHDOG=1")); err != nil {
@@ -117,6 +122,15 @@ func fakeAgent() int {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// shout writes more to the standard output than is kept of it.
+func shout(state string) error {
+	const flood = 3 << 20
+	if _, err := fmt.Printf("the beginning\n%s\nthe end\n", strings.Repeat("x", flood)); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(state, "shouted"), nil, 0o600)
 }
 
 // A rig is a machine in a folder with the test binary as agent.
@@ -296,7 +310,37 @@ func TestOneSupervisorAtATime(t *testing.T) {
 	}
 }
 
-// The last words of an agent are kept from their beginning, and bounded.
+// What an agent writes is bounded while it runs, too; its beginning and its end
+// are kept.
+func TestLoudAgentDoesNotFillTheDisk(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "loud")
+	r.start()
+	first := r.agent(process{})
+	r.eventually("it has shouted", func() bool {
+		_, err := os.Stat(filepath.Join(r.layout.AgentDir(), "shouted"))
+		return err == nil
+	})
+	if info, err := os.Stat(r.s.file(outputFile)); err != nil || info.Size() > maxOutput {
+		t.Errorf("the output of an agent that runs: %v, want at most %d bytes (%v)", info, maxOutput, err)
+	}
+	r.mode("good")
+	if err := syscall.Kill(first.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	r.agent(first)
+	data, err := os.ReadFile(r.s.file(outputFile + ".1"))
+	text := string(data)
+	if err != nil || len(text) > maxOutput || len(text) < maxOutput/2 || !strings.HasPrefix(text, "the beginning\n") || !strings.HasSuffix(text, "\nthe end\n") {
+		t.Errorf("%d of at most %d bytes are kept, from %.20q to %q (%v)", len(text), maxOutput, text, text[max(len(text)-20, 0):], err)
+	}
+	if !strings.Contains(text, " bytes are left out]\n") {
+		t.Error("it does not say that something is left out")
+	}
+}
+
+// The output that an earlier version left is kept from its beginning, and
+// bounded.
 func TestLastWordsAreBounded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), outputFile)
 	for _, size := range []int{-1, 0, maxOutput, maxOutput + 1, 3 * maxOutput} {
