@@ -6,8 +6,11 @@ import (
 	"math"
 	"runtime/debug"
 	"runtime/metrics"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/openloganalytics/agent/internal/cgroup"
 )
 
 const (
@@ -31,6 +34,7 @@ const (
 type governor struct {
 	limit   int64   // of memory, in bytes; 0 is none
 	share   float64 // of a core; 0 is none
+	held    func() (cgroup.Held, error)
 	used    func() int64
 	cpuTime func() time.Duration
 	changed func()
@@ -48,17 +52,27 @@ type governor struct {
 }
 
 func newGovernor(l Limits, changed func()) *governor {
-	g := &governor{limit: softLimit(l.MemoryMB), share: float64(l.CPUPercent) / 100, used: memoryInUse, cpuTime: cpuTime, changed: changed, free: make(chan struct{})}
+	g := &governor{share: float64(l.CPUPercent) / 100, held: cgroup.HeldHere, used: memoryInUse, cpuTime: cpuTime, changed: changed, free: make(chan struct{})}
+	g.limit = softLimit(ceiling(l, g.held))
 	g.filled, g.spent, g.credit = time.Now(), g.cpuTime(), g.most()
 	return g
 }
 
+// ceiling is the memory that may be used, in bytes: what the settings say, or
+// less where the system gives less; 0 is as much as there is.
+func ceiling(l Limits, held func() (cgroup.Held, error)) int64 {
+	bytes := int64(max(l.MemoryMB, 0)) << 20
+	if h, err := held(); err == nil && h.Memory > 0 && (bytes == 0 || h.Memory < bytes) {
+		bytes = h.Memory
+	}
+	return bytes
+}
+
 // softLimit is what Go itself may use of a ceiling, in bytes; 0 without one.
-func softLimit(mb int) int64 {
-	if mb <= 0 {
+func softLimit(ceiling int64) int64 {
+	if ceiling <= 0 {
 		return 0
 	}
-	ceiling := int64(mb) << 20
 	return max(ceiling-max(ceiling*15/100, memoryRoom), 16<<20)
 }
 
@@ -150,15 +164,40 @@ func (g *governor) debt(now time.Time) time.Duration {
 
 // health says how the agent is doing with its ceilings.
 func (g *governor) health(l Limits) LimitsHealth {
-	h := LimitsHealth{MemoryMB: l.MemoryMB, CPUPercent: l.CPUPercent, UsedMB: int(g.used() >> 20), State: "ok"}
+	h := LimitsHealth{MemoryMB: l.MemoryMB, CPUPercent: l.CPUPercent, UsedMB: int(g.used() >> 20), State: "ok", Note: g.note(l)}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.short {
 		h.State = "short"
 		h.Message = fmt.Sprintf("memory is short: %d MB are in use under a ceiling of %d MB; files and other sources that keep their own records are "+
-			"paused until it is enough again. If this stays, raise memoryQuotaInMB", h.UsedMB, l.MemoryMB)
+			"paused until it is enough again. If this stays, raise memoryQuotaInMB, or what the control group allows", h.UsedMB, ceiling(l, g.held)>>20)
 	}
 	return h
+}
+
+// note says which ceilings no control group holds, and what to do; "" when the
+// system holds them all, or knows no control groups.
+func (g *governor) note(l Limits) string {
+	held, err := g.held()
+	if err != nil {
+		return ""
+	}
+	memory := int64(l.MemoryMB) << 20
+	var alone, ask []string
+	if l.MemoryMB > 0 && (held.Memory == 0 || held.Memory > memory) {
+		alone, ask = append(alone, "memoryQuotaInMB"), append(ask, fmt.Sprintf("%d MB of memory", l.MemoryMB))
+	}
+	if l.CPUPercent > 0 && (held.CPU == 0 || held.CPU > float64(l.CPUPercent)) {
+		alone, ask = append(alone, "cpuQuotaPercentage"), append(ask, fmt.Sprintf("%d %% of a core", l.CPUPercent))
+	}
+	switch {
+	case len(alone) > 0:
+		return fmt.Sprintf("no control group of this system holds %s: the agent itself keeps to it by making sources wait, and nothing else would stop it; "+
+			"to have the system hold it, use systemd, or limit the container to %s", strings.Join(alone, " and "), strings.Join(ask, " and "))
+	case held.Memory > 0 && held.Memory < memory:
+		return fmt.Sprintf("the control group gives %d MB of memory, less than memoryQuotaInMB: the agent keeps to that", held.Memory>>20)
+	}
+	return ""
 }
 
 // memoryInUse is the memory that a garbage collection would not free, in bytes.

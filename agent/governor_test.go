@@ -3,17 +3,58 @@ package agent
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/openloganalytics/agent/internal/cgroup"
 	"github.com/openloganalytics/agent/internal/vfs/memfs"
 )
 
 func TestSoftLimitLeavesRoom(t *testing.T) {
 	for mb, want := range map[int]int64{0: 0, 64: 40 << 20, 100: 76 << 20, 256: 228170138, 1000: 850 << 20} {
-		if got := softLimit(mb); got != want {
+		if got := softLimit(int64(mb) << 20); got != want {
 			t.Errorf("limit below a ceiling of %d MB is %d, want %d", mb, got, want)
+		}
+	}
+}
+
+// What the system gives is a ceiling, too, when it is less than the settings
+// say; and who holds the ceilings is told.
+func TestCeilingsOfTheSystem(t *testing.T) {
+	limits := Limits{MemoryMB: 100, CPUPercent: 20}
+	for _, tt := range []struct {
+		name    string
+		held    cgroup.Held
+		err     error
+		limits  Limits
+		ceiling int64
+		note    []string // words of it; none is none
+	}{
+		{name: "a slice holds both", held: cgroup.Held{Memory: 100 << 20, CPU: 20}, limits: limits, ceiling: 100 << 20},
+		{name: "nobody holds any", limits: limits, ceiling: 100 << 20, note: []string{"memoryQuotaInMB and cpuQuotaPercentage", "100 MB of memory and 20 % of a core", "systemd"}},
+		{name: "a container is larger", held: cgroup.Held{Memory: 1 << 30, CPU: 100}, limits: limits, ceiling: 100 << 20, note: []string{"memoryQuotaInMB and cpuQuotaPercentage"}},
+		{name: "memory alone", held: cgroup.Held{Memory: 100 << 20}, limits: limits, ceiling: 100 << 20, note: []string{"holds cpuQuotaPercentage:", "to 20 % of a core"}},
+		{name: "the processor alone", held: cgroup.Held{CPU: 10}, limits: limits, ceiling: 100 << 20, note: []string{"holds memoryQuotaInMB:"}},
+		{name: "a container is smaller", held: cgroup.Held{Memory: 50 << 20, CPU: 20}, limits: limits, ceiling: 50 << 20, note: []string{"gives 50 MB of memory, less than memoryQuotaInMB"}},
+		{name: "no ceilings are set", held: cgroup.Held{Memory: 50 << 20}, ceiling: 50 << 20},
+		{name: "nor given", ceiling: 0},
+		{name: "no control groups", err: errors.New("no such file"), limits: limits, ceiling: 100 << 20},
+	} {
+		g := newGovernor(tt.limits, func() {})
+		g.held = func() (cgroup.Held, error) { return tt.held, tt.err }
+		if got := ceiling(tt.limits, g.held); got != tt.ceiling {
+			t.Errorf("%s: the ceiling is %d, want %d", tt.name, got, tt.ceiling)
+		}
+		note := g.health(tt.limits).Note
+		if (note == "") != (tt.note == nil) {
+			t.Errorf("%s: the note is %q", tt.name, note)
+		}
+		for _, words := range tt.note {
+			if !strings.Contains(note, words) {
+				t.Errorf("%s: %q is not in the note %q", tt.name, words, note)
+			}
 		}
 	}
 }

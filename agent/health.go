@@ -99,6 +99,9 @@ type LimitsHealth struct {
 	State      string `json:"state"`                // "ok", or "short" while sources wait for memory
 	// Message says what is wrong and what to do when State is not ok.
 	Message string `json:"message,omitempty"`
+	// Note says which ceilings the agent alone keeps to, and what to do to have
+	// the system hold them; empty when the system does.
+	Note string `json:"note,omitempty"`
 }
 
 // SpoolHealth is the durable queue.

@@ -130,6 +130,7 @@ func (r *summary) print(w io.Writer, now time.Time) {
 	if r.Spool.Note != "" {
 		fmt.Fprintf(w, "  %s\n", plain(r.Spool.Note))
 	}
+	r.printLimits(w)
 	fmt.Fprint(w, "\nLedger\n")
 	for i := range r.Workspaces {
 		fmt.Fprintf(w, "  workspace %s: %s\n", plain(r.Workspaces[i].ID), r.equation(&r.Workspaces[i]))
@@ -182,6 +183,18 @@ func (r *summary) printLosses(w io.Writer) {
 	}
 	_ = t.Flush() // a person's terminal
 	fmt.Fprintln(w)
+}
+
+// printLimits shows the ceilings and who holds them.
+func (r *summary) printLimits(w io.Writer) {
+	l := &r.Limits
+	if l.MemoryMB == 0 && l.CPUPercent == 0 {
+		return
+	}
+	fmt.Fprintf(w, "Ceilings: %d MB of memory, of which %d are in use, %d %% of a core\n", l.MemoryMB, l.UsedMB, l.CPUPercent)
+	if l.Note != "" {
+		fmt.Fprintf(w, "  %s\n", plain(l.Note))
+	}
 }
 
 // day prints a time, and a dash for none.

@@ -48,6 +48,24 @@ func TestStatusShowsTheAccount(t *testing.T) {
 	}
 }
 
+// Notes are shown, and are no trouble.
+func TestStatusShowsNotes(t *testing.T) {
+	h := healthy()
+	h.Limits = agent.LimitsHealth{MemoryMB: 256, CPUPercent: 20, UsedMB: 12, Note: "no control group holds them; do this"}
+	h.Spool.Note = "a spool of a newer version\x07"
+	var out strings.Builder
+	r := newSummary(h, printed)
+	r.print(&out, printed)
+	for _, want := range []string{
+		"Verdict: ok", "Ceilings: 256 MB of memory, of which 12 are in use, 20 % of a core\n  no control group holds them; do this\n",
+		`1 of 10 MB used` + "\n" + `  "a spool of a newer version\a"` + "\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in\n%s", want, out.String())
+		}
+	}
+}
+
 func TestVerdicts(t *testing.T) {
 	tests := []struct {
 		name    string

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/openloganalytics/agent/agent"
 	"github.com/openloganalytics/agent/extension"
@@ -230,6 +231,25 @@ func TestPartsNameWhatIsWrong(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestPartsTellWhoHoldsTheCeilings(t *testing.T) {
+	for name, tt := range map[string]struct {
+		limits agent.LimitsHealth
+		want   []extension.Substatus
+	}{
+		"the system":      {agent.LimitsHealth{State: "ok"}, nil},
+		"the agent alone": {agent.LimitsHealth{State: "ok", Note: "nobody else"}, []extension.Substatus{{Name: "limits", Status: extension.StatusSuccess, Message: "nobody else."}}},
+		"too low":         {agent.LimitsHealth{State: "short", Message: "memory is short", Note: "nobody else"}, []extension.Substatus{{Name: "limits", Status: extension.StatusWarning, Message: "memory is short."}}},
+	} {
+		all := parts(&agent.Health{Limits: tt.limits, Spool: agent.SpoolHealth{State: "ok", Note: "a newer one"}})
+		if diff := cmp.Diff(tt.want, all[2:], cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+		if all[0].Message != "0 of 0 MB used. a newer one." {
+			t.Errorf("the spool's part says %q", all[0].Message)
+		}
 	}
 }
 

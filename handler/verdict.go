@@ -156,7 +156,7 @@ func summary(health *agent.Health, notes []string) string {
 
 // parts are the substatuses: one for each workspace, one for each source, one
 // for the spool, one for the ledger, and one for the ceilings while they are
-// too low.
+// too low or nobody but the agent holds them.
 func parts(health *agent.Health) []extension.Substatus {
 	if health == nil {
 		return nil
@@ -202,10 +202,19 @@ func parts(health *agent.Health) []extension.Substatus {
 		part.Message += " " + sentence(health.Spool.Note)
 	}
 	list = append(list, part, account(health))
-	if health.Limits.Message != "" {
-		list = append(list, extension.Substatus{Name: "limits", Status: extension.StatusWarning, Message: sentence(health.Limits.Message)})
+	return append(list, limits(health)...)
+}
+
+// limits is the substatus of the ceilings, while there is anything to say.
+func limits(health *agent.Health) []extension.Substatus {
+	l := &health.Limits
+	switch {
+	case l.Message != "":
+		return []extension.Substatus{{Name: "limits", Status: extension.StatusWarning, Message: sentence(l.Message)}}
+	case l.Note != "":
+		return []extension.Substatus{{Name: "limits", Status: extension.StatusSuccess, Message: sentence(l.Note)}}
 	}
-	return list
+	return nil
 }
 
 // account is the substatus of the ledger.

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/openloganalytics/agent/internal/atomicfile"
+	"github.com/openloganalytics/agent/internal/cgroup"
 	"github.com/openloganalytics/agent/internal/logfile"
 	"github.com/openloganalytics/agent/internal/paths"
 )
@@ -109,10 +110,14 @@ func (w *watch) settle() {
 	if w.o.Layout.Root() != "" || os.Geteuid() != 0 {
 		return
 	}
-	if err := joinOwnGroups(w.unit, w.own.PID); err != nil {
-		w.o.Log.Info("the control groups stay those of the starter, at least in part, without ceilings", "error", err)
+	if err := cgroup.Join(w.unit.Name, cgroup.Limits{CPUPercent: w.unit.CPUPercent, MemoryMB: w.unit.MemoryMB}, w.own.PID); err != nil {
+		w.o.Log.Info("the control groups stay those of the starter, at least in part", "error", err)
 	}
-	w.o.Log.Info("supervisor started", "group", controlGroup(w.own.PID))
+	held, err := cgroup.HeldHere()
+	if err != nil {
+		w.o.Log.Info("it is not known which ceilings the system holds", "error", err)
+	}
+	w.o.Log.Info("supervisor started", "group", controlGroup(w.own.PID), "memoryCeiling", held.Memory, "cpuCeiling", held.CPU)
 }
 
 // A watch is a supervisor at work.

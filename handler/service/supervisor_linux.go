@@ -18,6 +18,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"github.com/openloganalytics/agent/internal/atomicfile"
+	"github.com/openloganalytics/agent/internal/cgroup"
 	"github.com/openloganalytics/agent/internal/paths"
 )
 
@@ -212,7 +213,7 @@ func (s *supervisor) Stop(ctx context.Context, u Unit) error {
 		}
 		if free, err := s.free(ctx); free || err != nil {
 			if s.layout.Root() == "" {
-				leaveNoGroups(u)
+				cgroup.Remove(u.Name)
 			}
 			return err
 		}

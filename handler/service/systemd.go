@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+
+	"github.com/openloganalytics/agent/internal/cgroup"
 )
 
 // marker is the first line of every unit file of ours. A file without it is
@@ -189,10 +191,6 @@ func capabilitiesOf(u Unit) []string {
 // softMemory is where Go begins to collect harder: well below the ceiling.
 func softMemory(mb int) int { return mb * 85 / 100 }
 
-// highMemory is where the kernel begins to take memory back: below the ceiling,
-// at which it ends a process.
-func highMemory(mb int) int { return mb * 95 / 100 }
-
 // agentSlice holds the ceilings: they count for everything of ours.
 func agentSlice(u Unit) string {
 	lines := []string{"CPUAccounting=yes", "MemoryAccounting=yes", "TasksMax=128", "CPUWeight=20", "IOWeight=20"}
@@ -200,7 +198,7 @@ func agentSlice(u Unit) string {
 		lines = append(lines, fmt.Sprintf("CPUQuota=%d%%", u.CPUPercent))
 	}
 	if u.MemoryMB > 0 {
-		lines = append(lines, fmt.Sprintf("MemoryHigh=%dM", highMemory(u.MemoryMB)), fmt.Sprintf("MemoryMax=%dM", u.MemoryMB))
+		lines = append(lines, fmt.Sprintf("MemoryHigh=%dM", cgroup.High(u.MemoryMB)), fmt.Sprintf("MemoryMax=%dM", u.MemoryMB))
 	}
 	return unitText(
 		section{"Unit", []string{"Description=Log Analytics agent and what belongs to it"}},

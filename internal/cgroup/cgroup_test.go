@@ -1,4 +1,4 @@
-package service
+package cgroup
 
 import (
 	"os"
@@ -16,9 +16,9 @@ func TestHierarchies(t *testing.T) {
 short line
 `
 	want := []hierarchy{
-		{"/sys/fs/cgroup/cpu,cpuacct", []string{"rw", "cpu", "cpuacct"}},
-		{"/sys/fs/cgroup/systemd", []string{"rw", "xattr", "name=systemd"}},
-		{"/sys/fs/cgroup/unified", nil},
+		{"/sys/fs/cgroup/cpu,cpuacct", "/", []string{"rw", "cpu", "cpuacct"}},
+		{"/sys/fs/cgroup/systemd", "/docker/1", []string{"rw", "xattr", "name=systemd"}},
+		{"/sys/fs/cgroup/unified", "/", nil},
 	}
 	if diff := cmp.Diff(want, hierarchies(mountinfo), cmp.AllowUnexported(hierarchy{})); diff != "" {
 		t.Errorf("hierarchies (-want +got):\n%s", diff)
@@ -27,27 +27,33 @@ short line
 
 // A folder takes the place of each hierarchy: what matters is which files are
 // written, and with what.
-func TestJoinOwnGroups(t *testing.T) {
+func TestJoin(t *testing.T) {
 	for name, tt := range map[string]struct {
 		controllers []string
-		unit        Unit
+		limits      Limits
 		want        map[string]string
 	}{
-		"unified": {nil, Unit{Name: "a", CPUPercent: 20, MemoryMB: 64}, map[string]string{
+		"unified": {nil, Limits{CPUPercent: 20, MemoryMB: 64}, map[string]string{
 			"a/cpu.max": "20000 100000", "a/memory.high": "62914560", "a/memory.max": "67108864", "a/pids.max": "128", "a/cgroup.procs": "42", "cgroup.subtree_control": "+pids",
 		}},
-		"unified without ceilings": {nil, Unit{Name: "a"}, map[string]string{
+		"unified beside version 1": {nil, Limits{CPUPercent: 20, MemoryMB: 64}, map[string]string{"cgroup.controllers": "pids rdma", "a/pids.max": "128", "a/cgroup.procs": "42", "cgroup.subtree_control": "+pids"}},
+		"unified without ceilings": {nil, Limits{}, map[string]string{
 			"a/pids.max": "128", "a/cgroup.procs": "42", "cgroup.subtree_control": "+pids",
 		}},
-		"cpu":     {[]string{"rw", "cpu", "cpuacct"}, Unit{Name: "a", CPUPercent: 20, MemoryMB: 64}, map[string]string{"a/cpu.cfs_quota_us": "20000", "a/cgroup.procs": "42"}},
-		"memory":  {[]string{"rw", "memory"}, Unit{Name: "a", CPUPercent: 20, MemoryMB: 64}, map[string]string{"a/memory.limit_in_bytes": "67108864", "a/cgroup.procs": "42"}},
-		"systemd": {[]string{"rw", "name=systemd"}, Unit{Name: "a", CPUPercent: 20}, map[string]string{"a/cgroup.procs": "42"}},
-		"cpuset":  {[]string{"rw", "cpuset"}, Unit{Name: "a"}, map[string]string{}},
+		"cpu":     {[]string{"rw", "cpu", "cpuacct"}, Limits{CPUPercent: 20, MemoryMB: 64}, map[string]string{"a/cpu.cfs_quota_us": "20000", "a/cgroup.procs": "42"}},
+		"memory":  {[]string{"rw", "memory"}, Limits{CPUPercent: 20, MemoryMB: 64}, map[string]string{"a/memory.limit_in_bytes": "67108864", "a/cgroup.procs": "42"}},
+		"systemd": {[]string{"rw", "name=systemd"}, Limits{CPUPercent: 20}, map[string]string{"a/cgroup.procs": "42"}},
+		"cpuset":  {[]string{"rw", "cpuset"}, Limits{}, map[string]string{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := hierarchy{t.TempDir(), tt.controllers}
+			h := hierarchy{t.TempDir(), "/", tt.controllers}
+			if there, ok := tt.want["cgroup.controllers"]; ok {
+				if err := os.WriteFile(filepath.Join(h.path, "cgroup.controllers"), []byte(there), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
 			for range 2 {
-				if err := h.join(tt.unit, 42); err != nil {
+				if err := h.join("a", tt.limits, 42); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -68,7 +74,7 @@ func TestJoinOwnGroups(t *testing.T) {
 			}
 		})
 	}
-	if err := (hierarchy{path: filepath.Join(t.TempDir(), "none")}).join(Unit{Name: "a"}, 42); err == nil {
+	if err := (hierarchy{path: filepath.Join(t.TempDir(), "none")}).join("a", Limits{}, 42); err == nil {
 		t.Error("a hierarchy that is not there is no error")
 	}
 }
