@@ -85,7 +85,7 @@ demo: ## run the real package through a whole life on the embedded emulator
 	@go run ./test/demo -package $(OUT)
 
 .PHONY: crash
-crash: build ## cut the power, kill, fill the disk under the real agent (root; strace, xfsprogs)
+crash: build ## cut the power, kill, fill the disk, take memory from the real agent (root; strace, xfsprogs)
 	go run -buildvcs=false ./test/crash -agent $(OUT)/log-analytics-agent $(CRASHFLAGS)
 
 .PHONY: mutants

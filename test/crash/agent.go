@@ -4,7 +4,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -35,37 +34,62 @@ const (
 )
 
 // A machine is the real agent with its state below root, a program that writes
-// lines, and a workspace that takes them. Lines and workspace are on a disk
-// that nothing happens to.
+// lines, and a workspace that takes them; or two. Lines and workspaces are on a
+// disk that nothing happens to.
 type machine struct {
-	binary    string
-	layout    paths.Layout
-	log       string
-	workspace string
-	service   *emulator.Emulator
-	stop      func() error
+	binary     string
+	layout     paths.Layout
+	logs       string   // folder of the files with lines
+	workspaces []string // their IDs
+	service    *emulator.Emulator
+	stop       func() error
+	shape
 
 	process *exec.Cmd
 	ended   chan error
 
 	written atomic.Int64 // lines
-	arrived arrivals
+	arrived arrivals     // at the first workspace
+	second  arrivals     // at the second
 }
 
-// machine makes one whose state lies below root.
+// A shape is what a machine is like.
+type shape struct {
+	destinations int
+	files        int           // with lines
+	backlog      int           // lines that are written at once, first
+	rate         int           // lines in ten milliseconds
+	patience     time.Duration // bounds every wait
+	limits       agent.Limits
+}
+
+// machine makes a common one whose state lies below root.
 func (l *lab) machine(ctx context.Context, root string) (*machine, error) {
+	return l.shaped(ctx, root, shape{destinations: 1, files: 1, rate: 5, patience: patience, limits: agent.Limits{DiskMB: 16}})
+}
+
+// shaped makes a machine whose state lies below root.
+func (l *lab) shaped(ctx context.Context, root string, s shape) (*machine, error) {
 	stable, err := l.folder("stable")
 	if err != nil {
 		return nil, err
 	}
-	key := make([]byte, 64)
-	rand.Read(key)
-	w := emulator.Workspace{ID: uuid.NewString(), Keys: []string{base64.StdEncoding.EncodeToString(key)}}
-	e, err := emulator.New(emulator.Options{Dir: filepath.Join(stable, "service"), Workspaces: []emulator.Workspace{w}, Domain: domain})
+	m := &machine{binary: l.agent, layout: paths.New(root), logs: filepath.Join(stable, "logs"), shape: s}
+	if err := os.Mkdir(m.logs, 0o755); err != nil {
+		return nil, err
+	}
+	var workspaces []emulator.Workspace
+	for range s.destinations {
+		key := make([]byte, 64)
+		rand.Read(key)
+		w := emulator.Workspace{ID: uuid.NewString(), Keys: []string{base64.StdEncoding.EncodeToString(key)}}
+		workspaces, m.workspaces = append(workspaces, w), append(m.workspaces, w.ID)
+	}
+	e, err := emulator.New(emulator.Options{Dir: filepath.Join(stable, "service"), Workspaces: workspaces, Domain: domain})
 	if err != nil {
 		return nil, err
 	}
-	m := &machine{binary: l.agent, layout: paths.New(root), log: filepath.Join(stable, "app.log"), workspace: w.ID, service: e}
+	m.service = e
 	serving, cancel := context.WithCancel(ctx)
 	var listeners emulator.Listeners
 	for _, to := range []*net.Listener{&listeners.Service, &listeners.Gateway} {
@@ -82,32 +106,37 @@ func (l *lab) machine(ctx context.Context, root string) (*machine, error) {
 		cancel()
 		return errors.Join(<-written, <-served)
 	}
-	if err := m.configure(w.Keys[0], "http://"+listeners.Gateway.Addr().String()); err != nil {
+	if err := m.configure(workspaces, "http://"+listeners.Gateway.Addr().String()); err != nil {
 		return nil, errors.Join(err, m.stop())
 	}
 	return m, nil
 }
 
 // configure writes what enable would.
-func (m *machine) configure(key, gateway string) error {
+func (m *machine) configure(workspaces []emulator.Workspace, gateway string) error {
 	authority, err := os.ReadFile(m.service.CAFile())
 	if err != nil {
 		return err
 	}
-	config, err := json.Marshal(agent.Config{
-		Generation: "1", Workspaces: []agent.Workspace{{ID: m.workspace, Domain: domain}},
+	config := agent.Config{
+		Generation: "1",
 		Sources: agent.Sources{
 			Heartbeat:  agent.Heartbeat{Interval: agent.Duration(time.Minute)},
-			CustomLogs: []agent.CustomLog{{Table: table, Patterns: []string{m.log}, FromStart: true}},
+			CustomLogs: []agent.CustomLog{{Table: table, Patterns: []string{filepath.Join(m.logs, "*.log")}, FromStart: true}},
 		},
-		Limits: agent.Limits{DiskMB: 16}, TrustedCertificates: string(authority),
-	})
+		Limits: m.limits, TrustedCertificates: string(authority),
+	}
+	files := map[string]string{m.layout.ProxyFile(): gateway}
+	for _, w := range workspaces {
+		config.Workspaces = append(config.Workspaces, agent.Workspace{ID: w.ID, Domain: domain})
+		files[m.layout.WorkspaceKeyFile(w.ID)] = w.Keys[0]
+	}
+	text, err := json.Marshal(config)
 	if err != nil {
 		return err
 	}
-	for path, data := range map[string]string{
-		m.layout.ConfigFile(): string(config), m.layout.ProxyFile(): gateway, m.layout.WorkspaceKeyFile(m.workspace): key,
-	} {
+	files[m.layout.ConfigFile()] = string(text)
+	for path, data := range files {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
@@ -118,30 +147,36 @@ func (m *machine) configure(key, gateway string) error {
 	return nil
 }
 
-// write writes 500 numbered lines a second, which hardly compress.
+// write writes numbered lines, which hardly compress, to one file after the
+// other.
 func (m *machine) write(ctx context.Context) error {
-	f, err := os.OpenFile(m.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	noise := make([]byte, 150)
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		for range max(m.rate, m.backlog-int(m.written.Load())) {
+			rand.Read(noise)
+			n := m.written.Load() + 1
+			if err := appendTo(filepath.Join(m.logs, fmt.Sprintf("app-%d.log", n%int64(m.files))), fmt.Sprintf("line=%d %s\n", n, base64.StdEncoding.EncodeToString(noise))); err != nil {
+				return err
+			}
+			m.written.Store(n)
+		}
+	}
+}
+
+func appendTo(path, text string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
 	}
-	noise := make([]byte, 150)
-	for ticker := time.NewTicker(10 * time.Millisecond); ; {
-		select {
-		case <-ctx.Done():
-			ticker.Stop()
-			return f.Close()
-		case <-ticker.C:
-		}
-		var lines bytes.Buffer
-		for range 5 {
-			rand.Read(noise)
-			fmt.Fprintf(&lines, "line=%d %s\n", m.written.Load()+1, base64.StdEncoding.EncodeToString(noise))
-			m.written.Add(1)
-		}
-		if _, err := f.Write(lines.Bytes()); err != nil {
-			return errors.Join(err, f.Close())
-		}
-	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
 }
 
 // start starts the agent; through, when there is any, is the program that runs
@@ -195,13 +230,20 @@ type arrivals struct {
 
 // look reads what has arrived since the last look.
 func (m *machine) look() error {
-	a := &m.arrived
+	err := m.arrived.read(m.service.RowsFile(m.workspaces[0], table))
+	if len(m.workspaces) > 1 {
+		err = errors.Join(err, m.second.read(m.service.RowsFile(m.workspaces[1], table)))
+	}
+	return err
+}
+
+func (a *arrivals) read(path string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.count == nil {
 		a.count, a.requests = map[int]int{}, map[string]bool{}
 	}
-	f, err := os.Open(m.service.RowsFile(m.workspace, table))
+	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -255,12 +297,12 @@ func (a *arrivals) lost(last int) (n int) {
 	return n
 }
 
-// patience bounds every wait.
+// patience bounds every wait for a common machine.
 const patience = 60 * time.Second
 
 // until waits for what is to become true.
 func (m *machine) until(ctx context.Context, what string, is func() bool) error {
-	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(m.patience); ; time.Sleep(50 * time.Millisecond) {
 		if err := errors.Join(m.look(), ctx.Err()); err != nil {
 			return err
 		}
@@ -269,8 +311,8 @@ func (m *machine) until(ctx context.Context, what string, is func() bool) error 
 		}
 		if time.Now().After(deadline) {
 			health, err := os.ReadFile(m.layout.HealthFile())
-			log, logErr := os.ReadFile(filepath.Join(m.layout.LogDir(), "agent.log"))
-			return fmt.Errorf("%s: not within %v; the agent's health is %s (%w)\nits log: %s (%w)", what, patience, health, err, tail(log), logErr)
+			log, logErr := os.ReadFile(filepath.Join(m.layout.AgentLogDir(), "agent.log"))
+			return fmt.Errorf("%s: not within %v; the agent's health is %s (%w)\nits log: %s (%w)", what, m.patience, health, err, tail(log), logErr)
 		}
 	}
 }

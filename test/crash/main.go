@@ -2,8 +2,8 @@
 
 // Command crash does to the real agent what machines do: it cuts the power
 // under ext4 and XFS, kills the agent at chosen system calls, fills its disk,
-// takes its inodes and makes its file system read-only, while lines are being
-// written. It ends in one table and fails when a line is lost, when more is
+// takes its inodes, makes its file system read-only and gives it little memory
+// and a workspace that hangs, while lines are being written. It ends in one table and fails when a line is lost, when more is
 // repeated than was promised, or when the agent does not go on by itself.
 //
 // It needs root, strace and xfsprogs. Everything happens in a mount namespace
@@ -45,12 +45,16 @@ func run(ctx context.Context, args []string) error {
 	length := flags.Duration("for", 0, "repeat everything for this long; 0 is once")
 	short := flags.Bool("short", false, "a third of each")
 	only := flags.String("only", "", "do only what has this `text` in its name")
+	ceiling := flags.Int("ceiling", 0, "become the command that follows, below a ceiling of so many `MB` of memory; used by the command itself")
 	writer := flags.String("write-spool", "", "be the writer of the spool in this `folder`; used by the command itself")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if *writer != "" {
 		return writeSpool(*writer)
+	}
+	if *ceiling > 0 {
+		return below(*ceiling, flags.Args())
 	}
 	dir := os.Getenv(insideEnv)
 	if dir == "" {
@@ -149,6 +153,7 @@ func (l *lab) all(ctx context.Context, length time.Duration) error {
 		{"full disk", l.fullDisk},
 		{"no inodes", l.noInodes},
 		{"read-only", l.readOnly},
+		{"memory ceiling", l.memoryCeiling},
 	}
 	begun := time.Now()
 	for round := 1; ; round++ {
