@@ -43,6 +43,7 @@ type governor struct {
 	mu     sync.Mutex
 	short  bool
 	looked time.Time // when memory was last measured
+	until  time.Time // while memory is short, sources go on until then
 
 	collected time.Time // when garbage was last collected for want of memory
 
@@ -101,8 +102,10 @@ func (g *governor) admit(ctx context.Context) error {
 	}
 	for waited := false; ; waited = true {
 		wait, short := g.wait(time.Now())
-		// One group a second goes on while memory is short, unless it is out.
+		// While memory is short all go on for a moment each second, unless it is
+		// out: what is short may stay so, and many small groups are little work.
 		if wait <= 0 || short && waited && g.used() < g.limit {
+			g.letOn(time.Now())
 			return nil
 		}
 		select {
@@ -112,6 +115,15 @@ func (g *governor) admit(ctx context.Context) error {
 			return nil
 		case <-time.After(wait):
 		}
+	}
+}
+
+// letOn lets everybody go on for a moment although memory is short.
+func (g *governor) letOn(now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.short && !now.Before(g.until) {
+		g.until = now.Add(lookEvery / 10)
 	}
 }
 
@@ -126,6 +138,7 @@ func (g *governor) wait(now time.Time) (wait time.Duration, short bool) {
 		g.short = part > shortAt || g.short && part > enoughAt
 	}
 	short = g.short
+	until := g.until
 	debt := g.debt(now)
 	collect := short && now.Sub(g.collected) >= lookEvery
 	if collect {
@@ -138,7 +151,7 @@ func (g *governor) wait(now time.Time) (wait time.Duration, short bool) {
 	if collect {
 		debug.FreeOSMemory() // nothing may be left that starts a collection
 	}
-	if short {
+	if short && !now.Before(until) {
 		return max(lookEvery, debt), true
 	}
 	return debt, false

@@ -59,6 +59,25 @@ func TestCeilingsOfTheSystem(t *testing.T) {
 	}
 }
 
+// However long memory stays short, and however small the groups are of many
+// files: a tenth of the time is theirs.
+func TestShortMemoryIsNoStandstill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGovernor(Limits{MemoryMB: 64}, func() {})
+		g.used = func() int64 { return g.limit * 9 / 10 }
+		groups := 0
+		for begun := time.Now(); time.Since(begun) < time.Minute; groups++ {
+			if err := g.admit(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if groups < 5000 || groups > 6000 {
+			t.Errorf("%d groups of a millisecond went on in a minute, want about a tenth of all", groups)
+		}
+	})
+}
+
 // Sources wait while memory is short and go on when it is not; one group a
 // second is let through unless memory is out; who cannot wait never waits.
 func TestShortMemoryMakesSourcesWait(t *testing.T) {
