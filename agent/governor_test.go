@@ -78,8 +78,8 @@ func TestShortMemoryIsNoStandstill(t *testing.T) {
 	})
 }
 
-// Sources wait while memory is short and go on when it is not; one group a
-// second is let through unless memory is out; who cannot wait never waits.
+// Sources wait while memory is short and go on when it is not; after a second
+// they go on for a moment unless memory is out; who cannot wait never waits.
 func TestShortMemoryMakesSourcesWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		told, part := 0, 0.5

@@ -251,6 +251,28 @@ func TestSmallFilesAreCountedAsBlocks(t *testing.T) {
 	}
 }
 
+// What an idle agent appends now and then, and what is delivered at once, takes
+// no more than a segment, however long that lasts.
+func TestDeliveredSpoolTakesOneSegment(t *testing.T) {
+	n := &tenant{T: t, dir: t.TempDir(), rng: rand.New(rand.NewPCG(1, 1)), o: Options{KeepFree: 1, Destinations: []string{"a"}}}
+	n.open()
+	defer n.close()
+	segments := map[string]bool{}
+	for range 500 {
+		if _, err := n.s.Append(rows(string(noise(n.rng, 100<<10)), 1), nil); err != nil {
+			t.Fatal(err)
+		}
+		n.finish(false)
+		if _, allocated := usage(t, n.dir); allocated > n.s.o.SegmentBytes+256<<10 {
+			t.Fatalf("a spool that is delivered takes %d bytes, want no more than a segment of %d", allocated, n.s.o.SegmentBytes)
+		}
+		segments[n.file("segment-*")] = true
+	}
+	if len(segments) < 4 {
+		t.Errorf("%d segments came and went", len(segments))
+	}
+}
+
 // A damaged segment that there is no room to set aside is not removed without a
 // word.
 func TestDamagedSegmentWithoutRoomIsTold(t *testing.T) {

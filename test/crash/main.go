@@ -3,10 +3,11 @@
 // Command crash does to the real agent what machines do: it cuts the power
 // under ext4 and XFS, kills the agent at chosen system calls, fills its disk,
 // takes its inodes, makes its file system read-only and gives it little memory
-// and a workspace that hangs, while lines are being written. It ends in one table and fails when a line is lost, when more is
-// repeated than was promised, or when the agent does not go on by itself.
+// and a workspace that hangs, while lines are being written. It ends in one
+// table and fails when a line is lost, when more is repeated than was promised,
+// or when the agent does not go on by itself.
 //
-// It needs root, strace and xfsprogs. Everything happens in a mount namespace
+// It needs root, strace, xfsprogs and control groups that it can make. Everything happens in a mount namespace
 // of its own and in one temporary folder, so nothing is left on the machine.
 package main
 

@@ -41,8 +41,9 @@ func (m *machine) diskOf(dirs ...string) (bytes int64) {
 }
 
 // An agent with nothing to do takes no more than 30 MB of the disk, its program
-// included, and keeps no more than 1 MB: also after updates, downgrades and
-// restarts. The guest agent keeps the package unpacked besides, with a program
+// included, of which no more than 1 MB are state and logs: also after updates,
+// downgrades and restarts. With days the spool grows to one segment, see
+// TestDeliveredSpoolTakesOneSegment. The guest agent keeps the package unpacked besides, with a program
 // for each kind of processor.
 func TestIdleAgentTakesLittleDisk(t *testing.T) {
 	t.Parallel()
