@@ -76,6 +76,7 @@ func (h *Handler) apply(ctx context.Context, x *extension.Invocation) (started b
 	if err != nil {
 		return false, err
 	}
+	h.shareQuota(settings, x.Log)
 	h.adopt(s, x, settings)
 	renewed, err := h.deliver(s, settings, uid, gid)
 	if err != nil {

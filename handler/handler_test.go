@@ -2,6 +2,7 @@ package handler
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -144,6 +145,38 @@ func TestStateOfAnotherMachineIsSetAside(t *testing.T) {
 	aside, err := filepath.Glob(filepath.Join(h.Layout.HandlerDir(), "from-another-machine-*", "agent", "identity"))
 	if err != nil || len(aside) != 1 {
 		t.Errorf("set aside: %q, %v", aside, err)
+	}
+}
+
+// What is set aside from other machines counts against the disk quota.
+func TestStateThatIsSetAsideSharesTheQuota(t *testing.T) {
+	h, _ := newHandler(t)
+	for _, tt := range []struct {
+		adds  string // folder that is added
+		size  int
+		quota int // what is left of 100 MB
+		note  string
+	}{
+		{quota: 100},
+		{adds: "from-another-machine-1/agent/spool", size: 10<<20 + 1, quota: 89, note: "11 MB of diskQuotaInMB are taken"},
+		{adds: "from-another-machine-2/agent", size: 1 << 20, quota: 88, note: "12 MB"},
+		{adds: "something-else", size: 20 << 20, quota: 88, note: "from-another-machine-2; remove it"},
+		{adds: "from-another-machine-2/more", size: 90 << 20, quota: leastDiskMB, note: "102 MB"},
+	} {
+		if tt.adds != "" {
+			folder := filepath.Join(h.Layout.HandlerDir(), tt.adds)
+			if err := os.MkdirAll(folder, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(os.WriteFile(filepath.Join(folder, "file"), nil, 0o600), os.Truncate(filepath.Join(folder, "file"), int64(tt.size))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := &Settings{Config: agent.Config{Limits: agent.Limits{DiskMB: 100}}}
+		h.shareQuota(s, logfile.Discard())
+		if s.Config.Limits.DiskMB != tt.quota || (tt.note == "") != (len(s.Notes) == 0) || !strings.Contains(strings.Join(s.Notes, " "), tt.note) {
+			t.Errorf("with %s: %d MB are left, %q; want %d and %q", tt.adds, s.Config.Limits.DiskMB, s.Notes, tt.quota, tt.note)
+		}
 	}
 }
 

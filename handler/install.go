@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/openloganalytics/agent/extension"
@@ -69,12 +70,15 @@ func (h *Handler) place(ctx context.Context, s *state, log *logfile.Logger) (uid
 	return uid, gid, nil
 }
 
+// fromAnotherMachine begins the names of the folders with such state.
+const fromAnotherMachine = "from-another-machine-"
+
 // knowMachine sets the agent's state aside when it was made on another
 // machine: this one was made from an image of that. Records, places in files,
 // the identity and the settings belong to the other machine.
 func (h *Handler) knowMachine(s *state, log *logfile.Logger) error {
 	if h.onOtherMachine(s) {
-		aside := filepath.Join(h.Layout.HandlerDir(), "from-another-machine-"+time.Now().UTC().Format("20060102T150405"))
+		aside := filepath.Join(h.Layout.HandlerDir(), fromAnotherMachine+time.Now().UTC().Format("20060102T150405"))
 		if err := h.setAside(aside); err != nil {
 			return fmt.Errorf("set aside the state of another machine: %w", err)
 		}
@@ -97,6 +101,48 @@ func (h *Handler) machineID() string {
 func (h *Handler) onOtherMachine(s *state) bool {
 	id := h.machineID()
 	return s.MachineID != "" && id != "" && !hostinfo.SameUUID(s.MachineID, id)
+}
+
+// leastDiskMB is what is left of the disk quota to the agent, however much is set
+// aside.
+const leastDiskMB = 8
+
+// shareQuota takes what was set aside from other machines off the disk quota of
+// the agent: nobody deletes it but a person.
+func (h *Handler) shareQuota(settings *Settings, log *logfile.Logger) {
+	folders, err := filepath.Glob(filepath.Join(h.Layout.HandlerDir(), fromAnotherMachine+"*"))
+	if err != nil || len(folders) == 0 {
+		return
+	}
+	var bytes int64
+	for _, folder := range folders {
+		n, err := diskUse(folder)
+		if err != nil {
+			log.Warn("cannot tell what a folder takes of the disk quota", "folder", folder, "error", err)
+		}
+		bytes += n
+	}
+	mb := int((bytes + 1<<20 - 1) >> 20)
+	quota := &settings.Config.Limits.DiskMB
+	*quota = max(*quota-mb, leastDiskMB)
+	settings.Notes = append(settings.Notes, fmt.Sprintf("%d MB of diskQuotaInMB are taken by what was set aside when this VM was made from an image: %s; remove it when nobody needs it.",
+		mb, strings.Join(folders, ", ")))
+}
+
+// diskUse is what the files below a folder take, in bytes, in whole blocks.
+func diskUse(folder string) (bytes int64, err error) {
+	const block = 4096
+	err = filepath.WalkDir(folder, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			bytes += (info.Size() + block - 1) / block * block
+		}
+		return err
+	})
+	return bytes, err
 }
 
 // setAside moves what the agent has and obeys into a folder of that name.
