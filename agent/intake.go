@@ -131,10 +131,7 @@ func (in *intake) run(ctx context.Context) {
 			}
 			taken = in.commit(ctx)
 		}
-		if now := time.Now(); even.Before(now) {
-			even = now
-		}
-		even = even.Add(commitEvery)
+		even = evenAfter(time.Now(), even)
 	}
 	if taken {
 		in.mu.Lock()
@@ -147,6 +144,20 @@ func (in *intake) run(ctx context.Context) {
 	close(in.changed)
 	in.changed = make(chan struct{})
 	in.mu.Unlock()
+}
+
+// evenAfter returns even after an append. It is never so far away that a record
+// has to wait longer than commitEvery: many appends may have gone before, of a
+// backlog that did not wait for the clock.
+func evenAfter(now, even time.Time) time.Time {
+	if even.Before(now) {
+		even = now
+	}
+	even = even.Add(commitEvery)
+	if most := now.Add(commitBurst * commitEvery); even.After(most) {
+		return most
+	}
+	return even
 }
 
 // commit makes everything pending durable. While the spool cannot take it,

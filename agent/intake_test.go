@@ -498,3 +498,24 @@ func TestAppendsAreRareButNotLate(t *testing.T) {
 		}
 	})
 }
+
+// The last records of a backlog do not wait for the many appends before them.
+func TestTheEndOfABacklogIsNotLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openTestSpool(t, memfs.New())
+		in, stop := startIntake(t, s)
+		defer stop()
+		const lines, last = 10_000, 410_000
+		for n := 0; n < last; n += lines {
+			if err := emitRows(t.Context(), in, testTable, n+1, n+lines); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		time.Sleep(commitEvery)
+		synctest.Wait()
+		if got := s.Stats().Rows; got != last {
+			t.Errorf("%d of %d rows are durable after %v", got, last, commitEvery)
+		}
+	})
+}
