@@ -31,6 +31,9 @@ type Options struct {
 	Notify func(state string) error
 	// Watchdog is how often the service manager expects a sign of life; 0 is never.
 	Watchdog time.Duration
+	// Effort is told when a backlog begins and ends. The start is one: the first
+	// call says that it is over. Nil when nobody wants to know.
+	Effort func(backlog bool)
 	// Metadata asks what Azure's instance metadata say of this machine; nil
 	// asks the service on the machine.
 	Metadata func(context.Context) (hostinfo.Metadata, error)
@@ -99,6 +102,7 @@ func live(ctx context.Context, stop context.CancelCauseFunc, o Options) error {
 	m := newMonitor(o, spools, in)
 	in.governor = newGovernor(o.Config.Limits, m.changed)
 	defer in.governor.hold()()
+	in.effort = newEffort(o.Effort)
 
 	clients := make([]*workspace.Client, 0, len(o.Config.Workspaces))
 	uploaders := make([]*upload.Uploader, 0, len(o.Config.Workspaces))

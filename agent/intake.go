@@ -49,6 +49,10 @@ type intake struct {
 	log        *logfile.Logger
 	governor   *governor // nil is none
 
+	// run's own
+	effort *effort // nil is none
+	full   bool    // the last group was cut because there was much, not because it was time
+
 	mu          sync.Mutex
 	tables      []*openBatch
 	checkpoints map[string][]byte // of the rows that are pending
@@ -119,6 +123,9 @@ func (in *intake) run(ctx context.Context) {
 	for taken && ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
+		case <-in.effort.over():
+			in.effort.eased()
+			continue
 		case <-in.now:
 			taken = in.commit(ctx)
 		case <-in.first:
@@ -132,6 +139,9 @@ func (in *intake) run(ctx context.Context) {
 			taken = in.commit(ctx)
 		}
 		even = evenAfter(time.Now(), even)
+		if in.full {
+			in.effort.backlogged()
+		}
 	}
 	if taken {
 		in.mu.Lock()
@@ -193,6 +203,7 @@ func (in *intake) commit(ctx context.Context) bool {
 func (in *intake) cut() (pieces []spool.Piece, owners []*openBatch, checkpoints []spool.Checkpoint, group uint64) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	in.full = in.pending >= commitBytes
 	if !in.dirty {
 		return nil, nil, nil, 0
 	}

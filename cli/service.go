@@ -57,7 +57,7 @@ func run(ctx context.Context, _ []string, s Streams) error {
 		return fmt.Errorf("read the watchdog's interval: %w", err)
 	}
 	err = agent.Run(ctx, agent.Options{
-		Layout: layout, Config: config, Proxy: through, Log: log, Watchdog: watchdog,
+		Layout: layout, Config: config, Proxy: through, Log: log, Watchdog: watchdog, Effort: effort(),
 		Notify: func(state string) error {
 			_, err := daemon.SdNotify(false, state)
 			return err
