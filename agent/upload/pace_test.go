@@ -8,13 +8,14 @@ import (
 // A course follows a pacer through attempts, each made as early as it may be.
 type course struct {
 	*Pacer
-	now    time.Time
-	chance float64
+	now     time.Time
+	chance  float64
+	waiting int // batches
 }
 
 func newCourse() *course {
 	c := &course{now: time.Unix(0, 0)}
-	c.Pacer = NewPacer(func() float64 { return c.chance })
+	c.Pacer = NewPacer(func() float64 { return c.chance }, func() int { return c.waiting })
 	return c
 }
 
@@ -30,13 +31,24 @@ func retry(after time.Duration) Result { return Result{Answer: Retry, RetryAfter
 
 var accepted = Result{Answer: Accepted}
 
+// between returns the duration that chance picks from a range.
+func (c *course) between(from, to time.Duration) time.Duration {
+	return from + time.Duration(c.chance*float64(to-from))
+}
+
+// backOff is what the pause has to be now, without a Retry-After.
+func (c *course) backOff() time.Duration {
+	ceiling := min(max(c.now.Sub(c.Since())/4, baseDelay), maxDelay)
+	return ceiling/2 + time.Duration(c.chance*float64(ceiling/2))
+}
+
 // TestQuickTries: the allowance covers an outage of half a minute, is used up
 // then, and is earned back batch by batch.
 func TestQuickTries(t *testing.T) {
 	for _, chance := range []float64{0, 1} {
 		c := newCourse()
 		c.chance = chance
-		want := quickDelay/2 + time.Duration(chance*float64(quickDelay/2))
+		want := c.between(quickDelay/2, quickDelay)
 		c.attempt(retry(0))
 		for n := range quickTries {
 			if got := c.attempt(retry(0)); got != want {
@@ -46,34 +58,66 @@ func TestQuickTries(t *testing.T) {
 				t.Errorf("the allowance covers %v", c.now.Sub(time.Unix(0, 0)))
 			}
 		}
-		if got, want := c.Wait(c.now), time.Duration(chance*float64(baseDelay)); got != want {
+		if got, want := c.Wait(c.now), c.backOff(); got != want {
 			t.Errorf("pause without allowance is %v, want %v", got, want)
 		}
 		c.attempt(accepted)
+		c.Idle()
 		c.attempt(accepted)
 		c.attempt(retry(0))
 		if got := c.attempt(retry(0)); got != want {
 			t.Errorf("pause after two accepted batches is %v, want %v", got, want)
 		}
 		c.attempt(retry(0))
-		if got, want := c.Wait(c.now), time.Duration(chance*float64(baseDelay)); got != want {
+		if got, want := c.Wait(c.now), c.backOff(); got != want {
 			t.Errorf("pause after three more failures is %v, want %v", got, want)
 		}
 	}
 }
 
-// TestFullJitter: from 0 to a ceiling that doubles up to five minutes and stays.
-func TestFullJitter(t *testing.T) {
+// TestQuickTriesAreForTheBusy: a machine tries about as often as it sends, and
+// a machine that sends once a minute, or less often, pauses up to 40 s.
+func TestQuickTriesAreForTheBusy(t *testing.T) {
+	tests := []struct{ every, shortest, longest time.Duration }{
+		{450 * time.Millisecond, time.Second, 2 * time.Second},
+		{3 * time.Second, time.Second, 2 * time.Second},
+		{6 * time.Second, 2500 * time.Millisecond, 5 * time.Second},
+		{30 * time.Second, 10 * time.Second, 20 * time.Second},
+		{time.Minute, 20 * time.Second, 40 * time.Second},
+		{time.Hour, 20 * time.Second, 40 * time.Second},
+	}
+	for _, tt := range tests {
+		for chance, want := range map[float64]time.Duration{0: tt.shortest, 1: tt.longest} {
+			c := newCourse()
+			c.chance = chance
+			for range 30 {
+				c.attempt(accepted)
+				c.Idle()
+				c.now = c.now.Add(tt.every)
+			}
+			c.attempt(retry(0))
+			if got := c.Wait(c.now); got != want {
+				t.Errorf("a batch every %v: pause %v, want %v", tt.every, got, want)
+			}
+		}
+	}
+}
+
+// TestBackOff: the upper half of a quarter of the outage, from baseDelay to five
+// minutes, for ever.
+func TestBackOff(t *testing.T) {
 	for _, chance := range []float64{0, 0.5, 1} {
 		c := newCourse()
 		c.quick, c.chance = 0, chance
 		c.attempt(retry(0))
-		ceiling := baseDelay
 		for n := range 10000 {
-			if got, want := c.attempt(retry(0)), time.Duration(chance*float64(ceiling)); got != want {
+			want := c.backOff()
+			if got := c.attempt(retry(0)); got != want {
 				t.Fatalf("pause %d is %v, want %v", n+1, got, want)
 			}
-			ceiling = min(2*ceiling, maxDelay)
+		}
+		if got := c.Wait(c.now); got < maxDelay/2 || got > maxDelay {
+			t.Errorf("pause %v in the end", got)
 		}
 	}
 }
@@ -86,7 +130,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 		shortest, most time.Duration
 	}{
 		{"at first", 0, time.Minute, time.Minute, 2 * time.Minute},
-		{"less than the back-off", 20, time.Second, time.Second, maxDelay + time.Second},
+		{"less than the back-off", 20, time.Second, baseDelay / 2, baseDelay + time.Second},
 		{"more than the back-off", 20, time.Hour, time.Hour, 2 * time.Hour},
 	}
 	for _, tt := range tests {
@@ -127,64 +171,185 @@ func TestHold(t *testing.T) {
 	}
 }
 
-// TestGapAfterAnOutage holds the rule: a thirtieth of the outage up to 20 s,
-// varied by half, less by a quarter with each accepted batch, none below a
-// second and none after a short outage.
-func TestGapAfterAnOutage(t *testing.T) {
+// afterHour returns a course at the moment at which the first batch is accepted
+// after an outage of an hour, with so many batches waiting.
+func afterHour(chance float64, waiting int) *course {
+	c := newCourse()
+	c.chance, c.waiting = chance, waiting
+	c.attempt(retry(0))
+	c.now = c.now.Add(time.Hour)
+	c.attempt(retry(0))
+	c.attempt(accepted)
+	return c
+}
+
+// TestShortOutageLeavesNoGap: there is no turn to wait for.
+func TestShortOutageLeavesNoGap(t *testing.T) {
+	c := newCourse()
+	c.waiting = 50
+	c.attempt(retry(0))
+	c.now = c.now.Add(patience - time.Second)
+	c.attempt(accepted)
+	if got := c.Wait(c.now); got != 0 || !c.Wide() {
+		t.Errorf("pause %v, two attempts at once: %v", got, c.Wide())
+	}
+}
+
+// TestSlowGap: a machine sends a little more than it makes, a few batches within
+// minutes, and something every minute.
+func TestSlowGap(t *testing.T) {
 	tests := []struct {
-		outage time.Duration
-		first  time.Duration
-		gaps   int // until there is none
+		waiting int
+		usual   time.Duration
+		want    time.Duration
 	}{
-		{59 * time.Second, 0, 0},
-		{time.Minute, 2 * time.Second, 3},
-		{5 * time.Minute, 10 * time.Second, 9},
-		{100 * time.Hour, 20 * time.Second, 11},
+		{1, time.Minute, time.Minute},
+		{1, time.Second, 20 * time.Second},
+		{5, 30 * time.Second, 30 * time.Second},
+		{60, time.Minute, 46 * time.Second},
+		{600, time.Second, 4600 * time.Millisecond},
 	}
 	for _, tt := range tests {
-		for _, chance := range []float64{0, 1} {
-			c := newCourse()
-			c.chance = chance
-			c.attempt(retry(0))
-			c.now = c.now.Add(tt.outage)
-			c.attempt(accepted)
-			gap := tt.first
-			for n := range tt.gaps + 2 {
-				if n >= tt.gaps {
-					gap = 0
-				}
-				want := gap/2 + time.Duration(chance*float64(gap))
-				if wide := gap == 0; c.Wide() != wide {
-					t.Errorf("after %v: gap %d allows two attempts at once: %v, want %v", tt.outage, n+1, c.Wide(), wide)
-				}
-				if got := c.attempt(accepted); got != want {
-					t.Errorf("after %v: gap %d is %v, want %v", tt.outage, n+1, got, want)
-				}
-				gap = gap * 3 / 4
-			}
+		c := newCourse()
+		c.waiting, c.usual.mean = tt.waiting, tt.usual
+		if got := c.slowGap(time.Hour); got.Round(100*time.Millisecond) != tt.want && got.Round(time.Second) != tt.want {
+			t.Errorf("%d batches, usually one every %v: gap %v, want %v", tt.waiting, tt.usual, got, tt.want)
 		}
 	}
 }
 
-func TestFailureWhileDrainingDoublesTheGap(t *testing.T) {
-	c := newCourse()
-	c.attempt(retry(0))
-	c.now = c.now.Add(time.Hour)
-	c.attempt(accepted) // 20 s
-	for _, want := range []time.Duration{40 * time.Second, worstGap, worstGap} {
+// TestTurns: they are spread over eleven twentieths of the outage from the last
+// failure on, and over an hour and a half at most.
+func TestTurns(t *testing.T) {
+	for _, chance := range []float64{0, 0.5, 1} {
+		c := afterHour(chance, 100)
+		pause := c.now.Sub(c.failed)
+		window := turnsAfter(c.now.Sub(c.behind)) - pause
+		if got, want := c.drain.turn.Sub(c.now), time.Duration(chance*float64(window)); got != want {
+			t.Errorf("the turn comes after %v, want %v", got, want)
+		}
+	}
+	for outage, want := range map[time.Duration]time.Duration{time.Hour: 33 * time.Minute, 1000 * time.Hour: 90 * time.Minute} {
+		if got := turnsAfter(outage); got != want {
+			t.Errorf("the turns of an outage of %v last %v, want %v", outage, got, want)
+		}
+	}
+}
+
+// TestDrain: slow gaps, varied by half, until the turn; then each is three
+// tenths shorter, down to a twenty-fifth.
+func TestDrain(t *testing.T) {
+	for _, chance := range []float64{0.25, 0.5, 0.75} {
+		c := afterHour(chance, 100)
+		slow, turn := c.slowGap(c.now.Sub(c.behind)), c.drain.turn
+		varied := func(gap time.Duration) time.Duration { return c.between(gap/2, gap*3/2).Round(time.Millisecond) }
+		for c.now.Before(turn) {
+			want := min(varied(slow), turn.Sub(c.now))
+			if got := c.attempt(accepted).Round(time.Millisecond); got != want.Round(time.Millisecond) {
+				t.Fatalf("pause %v, want %v, %v before the turn", got, want, turn.Sub(c.now))
+			}
+		}
+		gap := slow / 4
+		for n := range 20 {
+			if got, want := c.attempt(accepted).Round(time.Millisecond), varied(gap); got != want {
+				t.Fatalf("fast pause %d is %v, want %v", n+1, got, want)
+			}
+			gap = max(gap*7/10, slow/25)
+		}
+		c.Idle()
+		if c.Wait(c.now) != 0 || !c.Wide() {
+			t.Errorf("pause %v without a backlog, two attempts at once: %v", c.Wait(c.now), c.Wide())
+		}
+	}
+}
+
+// fast goes on until the turn has come.
+func (c *course) fast() *course {
+	for !c.drain.fast {
+		c.attempt(accepted)
+	}
+	return c
+}
+
+// TestFailureWhileGoingFast: slow gaps again, and a turn behind all others.
+func TestFailureWhileGoingFast(t *testing.T) {
+	c := afterHour(0.5, 100)
+	var windows []time.Duration
+	for range 5 {
+		before := c.fast().drain.last
 		quick := c.quick
 		c.attempt(retry(0))
-		if c.quick != quick {
+		if c.quick < quick {
 			t.Error("a quick try was granted while draining")
 		}
 		c.attempt(accepted)
-		if c.gap != want {
-			t.Errorf("gap %v, want %v", c.gap, want)
+		if c.drain.fast || c.drain.gap != c.drain.slow || c.drain.turn.Before(before) {
+			t.Errorf("gap %v, slow %v; the turn comes %v after the others", c.drain.gap, c.drain.slow, c.drain.turn.Sub(before))
+		}
+		windows = append(windows, c.drain.last.Sub(later(before, c.now)))
+	}
+	for i, w := range windows {
+		if twice := 2 * windows[max(0, i-1)]; i < 2 && w > 6*time.Minute || i >= 2 && w < twice*9/10 {
+			t.Errorf("windows %v, want two of some minutes and then each twice as long", windows)
 		}
 	}
-	c.Idle()
-	if c.gap != 0 || c.Wait(c.now) != 0 {
-		t.Errorf("gap %v, pause %v without a backlog", c.gap, c.Wait(c.now))
+}
+
+// TestFailureWhileGoingSlowly doubles the gap, which shrinks again; the turn stays.
+func TestFailureWhileGoingSlowly(t *testing.T) {
+	c := afterHour(0.99, 100)
+	turn := c.drain.turn
+	c.attempt(retry(0))
+	c.attempt(accepted)
+	if got, want := c.drain.gap, 2*c.drain.slow; got.Round(time.Second) != want.Round(time.Second) {
+		t.Errorf("gap %v, want %v", got, want)
+	}
+	for range 8 {
+		c.attempt(accepted)
+	}
+	if c.drain.gap != c.drain.slow || c.drain.turn != turn {
+		t.Errorf("gap %v, want %v; the turn moved by %v", c.drain.gap, c.drain.slow, c.drain.turn.Sub(turn))
+	}
+	for range 100 {
+		c.attempt(retry(0))
+		c.attempt(accepted)
+		if c.drain.gap > 8*c.drain.slow {
+			t.Fatalf("gap %v, slow %v", c.drain.gap, c.drain.slow)
+		}
+		if c.drain.fast {
+			return
+		}
+	}
+}
+
+// TestAnotherOutageWhileDraining: three failures in a row are one, and the turn
+// is drawn anew.
+func TestAnotherOutageWhileDraining(t *testing.T) {
+	c := afterHour(0.5, 100).fast()
+	for range freshOutage {
+		c.attempt(retry(0))
+	}
+	c.attempt(accepted)
+	if want := turnsAfter(c.now.Sub(c.behind)) / 4; c.drain.turn.Sub(c.now) < want {
+		t.Errorf("the turn comes after %v, want at least %v", c.drain.turn.Sub(c.now), want)
+	}
+}
+
+// TestServiceSpeaksAgain: when a Retry-After comes after failures without, the
+// pause is no longer by how long there was none.
+func TestServiceSpeaksAgain(t *testing.T) {
+	c := newCourse()
+	c.chance = 1
+	c.attempt(retry(0))
+	c.now = c.now.Add(time.Hour)
+	c.attempt(retry(time.Minute))
+	if got := c.Wait(c.now); got != 2*time.Minute {
+		t.Errorf("pause %v, want 2m", got)
+	}
+	c.now = c.now.Add(time.Hour)
+	c.attempt(retry(time.Minute))
+	if got := c.Wait(c.now); got != maxDelay+time.Minute {
+		t.Errorf("pause %v, want %v", got, maxDelay+time.Minute)
 	}
 }
 

@@ -41,12 +41,23 @@ type Uploader struct {
 
 // New returns an uploader.
 func New(o Options) *Uploader {
-	return &Uploader{
+	u := &Uploader{
 		o: o, name: o.Destination.Name(),
-		pacer:   NewPacer(rand.Float64), // spreads machines in time, guards nothing
 		told:    map[string]struct{}{},
 		changed: make(chan struct{}),
 	}
+	u.pacer = NewPacer(rand.Float64, u.waiting) // chance spreads machines in time, guards nothing
+	return u
+}
+
+// waiting returns how many batches wait for the destination.
+func (u *Uploader) waiting() int {
+	for _, d := range u.o.Queue.Stats().Destinations {
+		if d.Name == u.name {
+			return d.WaitingBatches
+		}
+	}
+	return 0
 }
 
 // Run delivers until ctx ends or the spool is closed. An attempt under way

@@ -421,11 +421,12 @@ func TestShortOutageEndsInTwoSeconds(t *testing.T) {
 	}
 }
 
-// TestLongOutageDrainsSlowly: first with gaps, then at full speed.
+// TestLongOutageDrainsSlowly: first with gaps, then fast, all in half an hour.
 func TestLongOutageDrainsSlowly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		const batches = 200
 		w := newWorld(t, "a")
-		w.appendBatches(50)
+		w.appendBatches(batches)
 		start := time.Now()
 		d := newDestination(t, "a", func(attempt) Result {
 			if time.Since(start) < time.Hour {
@@ -433,19 +434,23 @@ func TestLongOutageDrainsSlowly(t *testing.T) {
 			}
 			return accepted
 		})
-		w.run(d)
-		time.Sleep(time.Hour + 10*time.Minute)
-		d.wantRows(50)
-		drain := slices.DeleteFunc(d.made(), func(a attempt) bool { return a.at.Sub(start) < time.Hour })
-		gap := maxGap
-		for i := range 11 {
-			if got := drain[i+1].at.Sub(drain[i].at); got < gap/2 || got > gap*3/2 {
-				t.Errorf("gap %d is %v, want %v give or take a half", i+1, got, gap)
-			}
-			gap = gap * 3 / 4
+		u, _ := w.run(d)
+		time.Sleep(time.Hour)
+		if got := u.waiting(); got != batches {
+			t.Errorf("%d batches wait, want %d", got, batches)
 		}
-		if rest := drain[len(drain)-1].at.Sub(drain[12].at); rest != 0 {
-			t.Errorf("the rest took %v", rest)
+		time.Sleep(42 * time.Minute)
+		d.wantRows(batches)
+		drain := slices.DeleteFunc(d.made(), func(a attempt) bool { return a.at.Sub(start) < time.Hour })
+		slow := time.Hour * 10 / 13 / batches
+		if got := drain[1].at.Sub(drain[0].at); got < slow/3 || got > slow*2 {
+			t.Errorf("the first gap is %v, want about %v", got, slow)
+		}
+		if last := len(drain) - 1; drain[last].at.Sub(drain[last-10].at) > 10*slow/4 {
+			t.Errorf("the last ten took %v, slow would have been %v", drain[last].at.Sub(drain[last-10].at), 10*slow)
+		}
+		if d.widest != 1 {
+			t.Errorf("%d in flight while draining", d.widest)
 		}
 	})
 }
