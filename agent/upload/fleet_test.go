@@ -1,3 +1,8 @@
+//go:build !race
+
+// One goroutine, so there is nothing for the race detector to find; it would take
+// minutes. `make race` runs these tests without it.
+
 package upload
 
 import (
