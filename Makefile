@@ -33,6 +33,7 @@ test: ## run the tests
 .PHONY: race
 race: ## run the tests with the race detector (needs a C compiler)
 	CGO_ENABLED=1 go test -race ./...
+	go test ./agent/upload -run Fleet
 
 .PHONY: lint
 lint: ## vet for every platform, run the linters (builds them the first time)
@@ -93,8 +94,9 @@ mutants: ## break what keeps data durable, one line at a time: the tests have to
 	go run -buildvcs=false ./test/mutants
 
 .PHONY: soak
-soak: build ## crash states by the ten million, then power cuts and kills for SOAK (1h; root)
+soak: build ## crash states by the ten million, a fleet of a million, then power cuts and kills for SOAK (1h; root)
 	go test -v ./agent/spool -run '^Test[SW][0-9]' -crashes $(CRASHES) -timeout 0
+	go test ./agent/upload -run Fleet -agents 1000000 -timeout 0 -v
 	go run -buildvcs=false ./test/crash -agent $(OUT)/log-analytics-agent -for $(SOAK)
 
 .PHONY: e2e-guest
