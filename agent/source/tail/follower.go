@@ -68,6 +68,7 @@ type follower struct {
 	paths map[string]*file              // who was last seen at a path
 	stems map[string]map[*file]struct{} // what their rotated copies are named after
 	saved saved                         // marks whose file was not found yet
+	stale []source.Checkpoint           // to be forgotten
 
 	urgent, ready []*file // to look at, in order
 	turn          int
@@ -118,9 +119,7 @@ func (t *follower) run(ctx context.Context) error {
 		return fmt.Errorf("flush what was read before: %w", err)
 	}
 	t.startWatch()
-	if err := t.load(ctx); err != nil {
-		return err
-	}
+	t.load()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -178,8 +177,8 @@ func (t *follower) close() {
 	if t.watch != nil {
 		t.watch.close()
 	}
-	enough := time.NewTimer(hangAfter)
-	defer enough.Stop()
+	within, cancel := context.WithTimeout(context.Background(), hangAfter)
+	defer cancel()
 	for waiting := true; waiting && (t.scanning || t.watching || t.active != nil && t.active.busy); {
 		select {
 		case r := <-t.results:
@@ -188,18 +187,15 @@ func (t *follower) close() {
 			t.scanning = false
 		case v := <-t.vigils:
 			t.endVigil(v)
-		case <-enough.C:
+		case <-within.Done():
 			waiting = false
 		}
 	}
+	t.part(within)
 	for _, f := range t.files {
-		if f.busy {
-			continue // its goroutine hangs in the kernel and owns the handle
+		if !f.busy { // else its goroutine hangs in the kernel and owns the handle
+			f.release()
 		}
-		if f.handle != nil && f.last.links == 0 {
-			t.loseRest(f, f.last.size-f.offset)
-		}
-		f.release()
 	}
 }
 

@@ -228,10 +228,10 @@ func (t *follower) emit(ctx context.Context, f *file, c *cursor, n int, flags by
 	fill := func(b *record.Batch) { t.lines(b, f.label, text) }
 	t.emitting, t.proof = f, m
 	err := t.hand(ctx, fill, source.Checkpoint{Key: f.key, Value: m.encode()})
-	t.emitting, t.proof = nil, mark{}
-	if err != nil {
+	if err != nil { // the run ends, and asks what was being emitted
 		return fmt.Errorf("emit lines of %s: %w", f.label, err)
 	}
+	t.emitting, t.proof = nil, mark{}
 	f.mark, f.saved = m, true
 	f.passed(block)
 	c.at += n
@@ -256,13 +256,26 @@ func (t *follower) skip(ctx context.Context, f *file, c *cursor) error {
 
 // save makes the place in f durable without rows.
 func (t *follower) save(ctx context.Context, files ...*file) error {
-	at := make([]source.Checkpoint, 0, len(files))
-	for _, f := range files {
+	return t.keep(ctx, places(files)...)
+}
+
+// places returns where the files are.
+func places(files []*file) []source.Checkpoint {
+	at := make([]source.Checkpoint, len(files))
+	for i, f := range files {
 		f.saved = true
-		at = append(at, source.Checkpoint{Key: f.key, Value: f.encode()})
+		at[i] = source.Checkpoint{Key: f.key, Value: f.encode()}
+	}
+	return at
+}
+
+// keep makes places durable, without rows.
+func (t *follower) keep(ctx context.Context, at ...source.Checkpoint) error {
+	if len(at) == 0 {
+		return nil
 	}
 	if err := t.hand(ctx, nil, at...); err != nil {
-		return fmt.Errorf("save place in %s: %w", files[0].label, err)
+		return fmt.Errorf("save places in files: %w", err)
 	}
 	return nil
 }

@@ -2,14 +2,11 @@ package tail
 
 import (
 	"context"
-	"fmt"
 	"iter"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
-
-	"github.com/openloganalytics/agent/agent/source"
 )
 
 // stem is what the names of a file's rotated copies begin with: the name up to
@@ -42,15 +39,16 @@ func siblings(path string) []string {
 // detach notes that the path of f leads to it no more, and looks for where it
 // is now.
 func (t *follower) detach(f *file, now time.Time) {
-	if t.paths[f.where()] == f {
-		delete(t.paths, f.where())
-	}
+	t.leave(f)
 	f.set(rotated)
 	f.gone, f.armed, f.moved = true, false, now
-	from, id := f.home(), f.id
+	from, was, open := f.home(), f.mark, f.handle != nil
 	f.job = func([]byte) func(context.Context) error {
-		path := locate(siblings(from), id)
-		return func(ctx context.Context) error { return t.located(ctx, f, path) }
+		path, copied := locate(siblings(from), was.id), sighting{}
+		if path == "" && !open && was.headLen > 0 { // it may have been cut before it went
+			copied.path, copied.st = t.guard.findCopy(from, &was)
+		}
+		return func(ctx context.Context) error { return t.located(ctx, f, path, copied) }
 	}
 	t.enqueue(f)
 	t.scanSoon()
@@ -66,25 +64,41 @@ func locate(paths []string, id identity) string {
 	return ""
 }
 
-// located goes on with f at its new path, or with its handle alone.
-func (t *follower) located(ctx context.Context, f *file, path string) error {
+// located goes on with f at its new path, or with its handle alone. Without
+// either it goes on in the copy that was made of f, if there is one.
+func (t *follower) located(ctx context.Context, f *file, path string, copied sighting) error {
 	switch {
 	case path != "" && f.gone:
 		t.move(f, path)
 		f.real = path
 	case f.gone && f.handle == nil:
-		return t.forget(ctx, f, f.last.size-f.offset)
+		unread := f.last.size - f.offset
+		if copied.path != "" && f.former == nil && t.untouched(copied.st.id) {
+			f.former = &former{mark: f.mark}
+			if err := t.join(ctx, f, copied.path, copied.st); err != nil {
+				return err
+			}
+			unread = 0
+		}
+		return t.forget(ctx, f, unread)
 	}
 	f.check = true
 	t.dues.set(f, time.Now())
 	return nil
 }
 
+// untouched reports whether nothing of the file id was read as its own.
+func (t *follower) untouched(id identity) bool {
+	g := t.files[id]
+	if g == nil {
+		return !t.saved.has(id)
+	}
+	return g.newcomer && !g.busy
+}
+
 // move notes that f is at path now.
 func (t *follower) move(f *file, path string) {
-	if t.paths[f.where()] == f {
-		delete(t.paths, f.where())
-	}
+	t.leave(f)
 	f.path = path
 	if path == f.label { // it is back
 		f.path = ""
@@ -96,15 +110,20 @@ func (t *follower) move(f *file, path string) {
 	t.dues.set(f, time.Now())
 }
 
+// leave notes that f is at its path no more.
+func (t *follower) leave(f *file) {
+	if t.paths[f.where()] == f {
+		delete(t.paths, f.where())
+	}
+}
+
 // forget lets go of f, of which unread bytes were not read: of its handle, its
 // checkpoint, its trouble.
 func (t *follower) forget(ctx context.Context, f *file, unread int64) error {
 	t.loseRest(f, unread)
 	t.drop(f)
 	t.dues.remove(f)
-	if t.paths[f.where()] == f {
-		delete(t.paths, f.where())
-	}
+	t.leave(f)
 	delete(t.files, f.id)
 	t.strike(f)
 	t.untrouble(f)
@@ -112,10 +131,7 @@ func (t *follower) forget(ctx context.Context, f *file, unread int64) error {
 	if !f.saved {
 		return nil
 	}
-	if err := t.hand(ctx, nil, source.Checkpoint{Key: f.key}); err != nil {
-		return fmt.Errorf("forget place in %s: %w", f.label, err)
-	}
-	return nil
+	return t.keep(ctx, forgotten(f.key)...)
 }
 
 // truncated starts f anew, and looks for a copy of what it was.
@@ -187,9 +203,6 @@ func (t *follower) adoptAll(ctx context.Context, label string, at []sighting) er
 	for _, s := range at {
 		fresh = t.adopt(fresh, label, s)
 	}
-	if len(fresh) == 0 {
-		return nil
-	}
 	return t.save(ctx, fresh...)
 }
 
@@ -236,9 +249,11 @@ func (t *follower) join(ctx context.Context, f *file, path string, st status) er
 		t.reunite(g)
 	}
 	t.untrouble(g)
+	t.leave(g)
 	id := g.id
 	g.mark = old.mark
 	g.id, g.path = id, path
+	t.paths[path] = g
 	g.set(rotated)
 	g.newcomer, g.check, g.more = false, true, true
 	t.reunite(f)

@@ -72,7 +72,8 @@ func (t *follower) resume(f *file) bool {
 	f.key, f.mark, f.saved = k.key, k.mark, true
 	f.id, f.path = id, ""
 	f.resumed = true
-	f.check = true // it may have been cut meanwhile, and a copy of it waits for that
+	f.newcomer = f.offset == 0 // nobody has seen yet what it begins with
+	f.check = true             // it may have been cut meanwhile, and a copy of it waits for that
 	if path != f.label {
 		f.path = path
 		f.set(rotated)
@@ -81,7 +82,7 @@ func (t *follower) resume(f *file) bool {
 }
 
 // load reads the checkpoints of earlier runs.
-func (t *follower) load(ctx context.Context) error {
+func (t *follower) load() {
 	var stale []string
 	t.out.Checkpoints(t.prefix+"file:", func(key string, value []byte) bool {
 		m, err := decodeMark(value)
@@ -110,7 +111,7 @@ func (t *follower) load(ctx context.Context) error {
 			t.unmarked = append(t.unmarked, p)
 		}
 	}
-	return t.forgetKeys(ctx, stale...)
+	t.stale = forgotten(stale...)
 }
 
 // search finds out what became of the files that have a mark and are not among
@@ -193,8 +194,9 @@ func isCopyName(path, label string) bool {
 	return ok && strings.IndexAny(rest, ".-_") == 0 && letters(rest) == letters(filepath.Base(label)[len(stem(label)):])
 }
 
-// miss acts on the fate of a file of an earlier run that does not match.
-func (t *follower) miss(ctx context.Context, l lost) error {
+// miss acts on the fate of a file of an earlier run that does not match. It
+// returns at with the places that have to become durable.
+func (t *follower) miss(at []source.Checkpoint, l lost) []source.Checkpoint {
 	var fresh []*file
 	if l.copy.path != "" {
 		t.saved.take(l.mark.id)
@@ -203,24 +205,20 @@ func (t *follower) miss(ctx context.Context, l lost) error {
 	for _, b := range l.between {
 		fresh = t.adopt(fresh, l.mark.label, b)
 	}
-	if len(fresh) > 0 {
-		if err := t.save(ctx, fresh...); err != nil {
-			return err
-		}
-	}
+	at = append(at, places(fresh)...)
 	switch {
 	case l.place.path != "":
 		if t.files[l.place.st.id] == nil {
 			t.resume(t.add(l.place.path, l.place.st))
 		}
-		return nil
+		return at
 	case l.copy.path != "":
 		if slices.ContainsFunc(fresh, func(f *file) bool { return f.key == l.key }) {
-			return nil
+			return at
 		}
-		return t.forgetKeys(ctx, l.key)
+		return append(at, forgotten(l.key)...)
 	case l.unmounted:
-		return nil // its file system may come yet
+		return at // its file system may come yet
 	case l.replaced && !l.mark.is(rotated):
 		now := time.Now()
 		t.out.Lost(source.Loss{Reason: lostRotated, Class: l.mark.label, First: now, Last: now})
@@ -228,7 +226,7 @@ func (t *follower) miss(ctx context.Context, l lost) error {
 			"what was written to it after byte %d is missing. Let rotation leave the newest old file plain beside it (logrotate: delaycompress)", l.mark.label, l.mark.offset))
 	}
 	t.saved.take(l.mark.id)
-	return t.forgetKeys(ctx, l.key)
+	return append(at, forgotten(l.key)...)
 }
 
 // inherit reads on in the copy of a file of an earlier run that is gone, unless
@@ -269,19 +267,14 @@ func (t *follower) forgetSaved(ctx context.Context) error {
 		}
 	}
 	clear(t.saved)
-	return t.forgetKeys(ctx, keys...)
+	return t.keep(ctx, forgotten(keys...)...)
 }
 
-func (t *follower) forgetKeys(ctx context.Context, keys ...string) error {
-	if len(keys) == 0 {
-		return nil
+// forgotten returns what makes the keys be forgotten.
+func forgotten(keys ...string) []source.Checkpoint {
+	at := make([]source.Checkpoint, len(keys))
+	for i, key := range keys {
+		at[i].Key = key
 	}
-	var at []source.Checkpoint
-	for _, key := range keys {
-		at = append(at, source.Checkpoint{Key: key})
-	}
-	if err := t.hand(ctx, nil, at...); err != nil {
-		return fmt.Errorf("forget checkpoints: %w", err)
-	}
-	return nil
+	return at
 }

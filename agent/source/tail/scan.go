@@ -166,15 +166,17 @@ func (t *follower) seen(ctx context.Context, s sight) error {
 			used = append(used, p)
 		}
 	}
+	at := t.stale
 	for _, l := range s.lost {
-		if err := t.miss(ctx, l); err != nil {
-			return err
-		}
+		at = t.miss(at, l)
 	}
 	for _, n := range s.news {
 		t.found(n.path, n.st, !t.started && !t.o.FromStart && !matchesAny(used, n.path))
 	}
-	t.started = true
+	t.started, t.stale = true, nil
+	if err := t.keep(ctx, at...); err != nil {
+		return err
+	}
 	if time.Since(t.begun) > savedFor {
 		if err := t.forgetSaved(ctx); err != nil {
 			return err
@@ -262,11 +264,16 @@ func (t *follower) found(path string, st status, fromEnd bool) {
 	}
 }
 
+// key is the key of the checkpoint of the file id.
+func (t *follower) key(id identity) string {
+	return fmt.Sprintf("%sfile:%x-%x-%x", t.prefix, id.dev, id.ino, id.birth)
+}
+
 // add starts to follow the file at path.
 func (t *follower) add(path string, st status) *file {
 	f := &file{moved: time.Now()}
 	f.id, f.label = st.id, path
-	f.key = fmt.Sprintf("%sfile:%x-%x-%x", t.prefix, st.id.dev, st.id.ino, st.id.birth)
+	f.key = t.key(st.id)
 	f.outside = !t.matches(path)
 	t.files[st.id] = f
 	t.paths[path] = f

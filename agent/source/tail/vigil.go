@@ -57,9 +57,10 @@ type ward struct {
 	ahead  ahead
 	proof  mark // the last place that is known to be in the file
 
-	st     status
-	opened bool   // handle is new,
-	real   string // and this its path without links
+	st      status
+	opened  bool   // handle is new,
+	real    string // and this its path without links
+	refused bool   // the next look will say why
 }
 
 // An ahead counts the lines from a file's offset on that wait to be read.
@@ -168,12 +169,20 @@ func (w *ward) open(g guard) bool {
 	if err != nil {
 		return false // the next look says why
 	}
-	if st.id != w.mark.id {
+	w.refused = refused(h)
+	if st.id != w.mark.id || w.refused {
 		_ = h.Close() // nothing was written
 		return false
 	}
 	w.handle, w.real, w.st, w.opened = h, final, st, true
 	return true
+}
+
+// refused reports whether a file is not to be read because of its first bytes.
+func refused(h *os.File) bool {
+	var head [maxHead]byte
+	n, _ := h.ReadAt(head[:], 0) // what cannot be read now is judged later
+	return admitHead(head[:n]) != nil
 }
 
 // count counts the lines that came since the last round, if the file is still
@@ -220,7 +229,7 @@ func (t *follower) endVigil(v vigil) {
 			t.found(w.path, w.st, false)
 			f = t.files[w.mark.id]
 		}
-		if f == nil || f.busy || w.opened && f.handle != nil {
+		if f == nil || f.busy || w.refused || w.opened && f.handle != nil {
 			if w.opened {
 				_ = w.handle.Close() // nothing was written
 			}
@@ -279,7 +288,7 @@ func (t *follower) abandon(f *file) {
 	f.gone = true
 	t.drop(f)
 	f.job = func([]byte) func(context.Context) error {
-		return func(ctx context.Context) error { return t.located(ctx, f, "") }
+		return func(ctx context.Context) error { return t.located(ctx, f, "", sighting{}) }
 	}
 	t.dues.remove(f)
 	t.enqueue(f)
