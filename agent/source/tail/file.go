@@ -46,11 +46,13 @@ type file struct {
 	saved    bool      // a checkpoint may exist
 	troubled bool      // a Trouble is set
 	size     int64     // at the last look that was acted on
+	sighted  int64     // when it was found
 	seen     time.Time // when a look at its bytes was last acted on
 	moved    time.Time // when the size last changed
 	due      time.Time // when to look again
 	place    int       // in dues, counted from 1; 0 when not in it
-	armed    bool      // an event will tell the next change
+	armed    bool      // an event will tell the next change,
+	sure     bool      // whatever it is
 	fails    int       // looks that failed in a row
 }
 
@@ -85,6 +87,7 @@ const (
 	replaced          // the path leads to another file
 	vanished          // the path leads nowhere
 	failed            // err says why
+	reborn            // it has another identity and is the same file all the same
 )
 
 // look finds out what became of f since the last look, and reads what is new.
@@ -95,6 +98,8 @@ func (f *file) look(g guard, buf []byte) finding {
 		return finding{verdict: vanished}
 	case err != nil:
 		return finding{verdict: failed, err: err}
+	case st.id != f.id && f.isAt(st.id):
+		return finding{verdict: reborn, status: st}
 	case st.id != f.id:
 		return finding{verdict: replaced, status: st}
 	}
@@ -136,6 +141,16 @@ func (f *file) stat() (status, error) {
 		return statFile(f.handle)
 	}
 	return statPath(f.where())
+}
+
+// isAt reports whether the open file has the identity that its path leads to: an
+// overlay gives a file another one when it copies it to its upper layer.
+func (f *file) isAt(id identity) bool {
+	if f.handle == nil {
+		return false
+	}
+	st, err := statFile(f.handle)
+	return err == nil && st.id == id
 }
 
 // openFailed judges an open that failed. A file that is older than its

@@ -12,10 +12,16 @@ import (
 const (
 	// hotPause lies between two looks at a file that is being written.
 	hotPause = 100 * time.Millisecond
+	// quietLook lies at most between two looks at a file of which an event will
+	// tell every change.
+	quietLook = time.Minute
 	// hangAfter is how long a look may take before others go ahead of it.
 	hangAfter = 2 * time.Second
-	// maxHung looks may hang at the same time; each keeps a thread and a buffer.
-	maxHung = 16
+	// maxHung looks, and as many walks, may hang at the same time; each keeps a
+	// thread, and a look its buffer.
+	maxHung = 32
+	// maxHungEach of them may hang in one file system; its other files wait.
+	maxHungEach = 4
 	// maxOpen handles are kept open.
 	maxOpen = 1024
 	// flushAfter this long a complete file's last line is taken without its
@@ -87,11 +93,14 @@ type follower struct {
 	soonScan   time.Time         // no scan before, whatever happens
 	troubles   map[string]string // by pattern
 	started    bool              // the first scan is done
+	watched    map[string]bool   // folders that are watched for new names
 	vigils     chan vigil
-	watching   bool  // a round of a vigil is under way
-	emitting   *file // whose lines are being handed over,
-	proof      mark  // and the place behind them
-	scanning   bool
+	watching   *walk            // the round of a vigil that is under way
+	emitting   *file            // whose lines are being handed over,
+	proof      mark             // and the place behind them
+	scanning   *walk            // that is under way
+	stuck      map[string]*walk // walks that nobody waits for, by where they are
+	devices    map[uint64]int   // looks that hang, by device
 	scanned    chan func(context.Context) error
 	begun      time.Time
 	unmarked   []string // patterns that are used for the first time
@@ -108,8 +117,9 @@ func newFollower(o Options, out source.Emitter, lines Lines) *follower {
 		files: make(map[identity]*file), paths: make(map[string]*file), saved: make(saved),
 		stems: make(map[string]map[*file]struct{}),
 		cut:   make(map[*file]struct{}), troubles: make(map[string]string),
-		results: make(chan result, maxHung+1), scanned: make(chan func(context.Context) error, 1),
-		vigils:      make(chan vigil, 1),
+		results: make(chan result, maxHung+1), scanned: make(chan func(context.Context) error, 2*maxHung),
+		stuck: make(map[string]*walk), devices: make(map[uint64]int),
+		vigils:      make(chan vigil, 2*maxHung),
 		handleLimit: maxOpen, deletedLimit: maxDeleted, begun: time.Now(),
 	}
 }
@@ -134,7 +144,6 @@ func (t *follower) run(ctx context.Context) error {
 		case r := <-t.results:
 			err = t.finish(ctx, r)
 		case then := <-t.scanned:
-			t.scanning = false
 			err = then(ctx)
 		case v := <-t.vigils: // the spool took the lines before the round ended
 			t.endVigil(v)
@@ -179,12 +188,12 @@ func (t *follower) close() {
 	}
 	within, cancel := context.WithTimeout(context.Background(), hangAfter)
 	defer cancel()
-	for waiting := true; waiting && (t.scanning || t.watching || t.active != nil && t.active.busy); {
+	for waiting := true; waiting && (t.scanning != nil || t.watching != nil || t.active != nil && t.active.busy); {
 		select {
 		case r := <-t.results:
 			r.f.busy = false
-		case <-t.scanned:
-			t.scanning = false
+		case <-t.scanned: // no matter which
+			t.scanning = nil
 		case v := <-t.vigils:
 			t.endVigil(v)
 		case <-within.Done():
@@ -192,10 +201,18 @@ func (t *follower) close() {
 		}
 	}
 	t.part(within)
-	for _, f := range t.files {
-		if !f.busy { // else its goroutine hangs in the kernel and owns the handle
-			f.release()
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		for _, f := range t.files {
+			if !f.busy { // else its goroutine hangs in the kernel and owns the handle
+				f.release()
+			}
 		}
+	}()
+	select {
+	case <-closed:
+	case <-within.Done(): // closing hangs too
 	}
 }
 
@@ -214,23 +231,37 @@ func (t *follower) schedule(now time.Time) time.Time {
 		t.dues.remove(f)
 		t.enqueue(f)
 	}
-	if t.active != nil && now.Sub(t.since) >= hangAfter {
+	if t.active != nil && now.Sub(t.since) >= t.patience(t.active) {
 		t.giveUpWaiting()
 	}
 	if t.active == nil {
 		t.dispatch(now)
 	}
 	if t.active != nil {
-		next = earlier(next, t.since.Add(hangAfter))
+		next = earlier(next, t.since.Add(t.patience(t.active)))
 	}
-	if !t.scanning {
-		if now.Before(t.nextScan) {
-			next = earlier(next, t.nextScan)
-		} else {
-			t.startScan()
+	return earlier(next, t.scheduleScan(now))
+}
+
+// scheduleScan looks for new files when it is time, and gives up waiting for a
+// scan that hangs. It returns when to be called again.
+func (t *follower) scheduleScan(now time.Time) time.Time {
+	if t.scanning != nil {
+		next, path := t.scanning.waits(now)
+		if path == "" {
+			return next
 		}
+		t.stall(t.scanning, path)
+		t.scanning = nil
 	}
-	return next
+	if len(t.stuck) > maxHung {
+		return now.Add(time.Minute)
+	}
+	if now.Before(t.nextScan) {
+		return t.nextScan
+	}
+	t.startScan()
+	return now.Add(hangAfter)
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -299,6 +330,7 @@ func (t *follower) next(now time.Time) *file {
 		f.queued = false
 		switch {
 		case t.files[f.id] != f: // forgotten
+		case t.hangs(f): // another of its file system's will wake it
 		case f.after != nil && f.job == nil && t.unfinished(f.after):
 			t.dues.set(f, now.Add(hotPause))
 		default:
@@ -322,9 +354,7 @@ func (t *follower) finish(ctx context.Context, r result) error {
 		t.active = nil
 	}
 	if f.hung {
-		f.hung = false
-		t.hung--
-		t.untrouble(f)
+		t.answered(f)
 	}
 	if f.handle != nil {
 		t.handles++
@@ -340,14 +370,47 @@ func (t *follower) finish(ctx context.Context, r result) error {
 	return err
 }
 
+// patience is how long a look at f may take: not as long again where one hangs.
+func (t *follower) patience(f *file) time.Duration {
+	if t.devices[f.id.dev] > 0 {
+		return hangAfter / 8
+	}
+	return hangAfter
+}
+
 // giveUpWaiting lets others go ahead of a job that does not come back.
 func (t *follower) giveUpWaiting() {
 	f := t.active
 	t.active = nil
 	f.hung = true
 	t.hung++
+	t.devices[f.id.dev]++
 	t.stopEnding(f)
-	t.trouble(f, "the file system has not answered for "+hangAfter.String()+"; the file is read on when it does. See that the mount is healthy")
+	others := ""
+	if t.hangs(f) {
+		others = ", as all others on it are"
+	}
+	t.trouble(f, "the file system has not answered for "+hangAfter.String()+"; the file is read on when it does"+others+". See that the mount is healthy")
+}
+
+// hangs reports whether the file system of f is not to be asked: enough looks
+// hang in it.
+func (t *follower) hangs(f *file) bool { return t.devices[f.id.dev] >= maxHungEach }
+
+// answered notes that a look at f came back that nobody waited for. What was put
+// off meanwhile is looked at.
+func (t *follower) answered(f *file) {
+	f.hung = false
+	t.hung--
+	t.untrouble(f)
+	if t.devices[f.id.dev]--; t.devices[f.id.dev] == 0 {
+		delete(t.devices, f.id.dev)
+	}
+	for _, g := range t.files {
+		if g.id.dev == f.id.dev && !g.busy && !g.queued && g.place == 0 {
+			t.dues.set(g, time.Now())
+		}
+	}
 }
 
 // closeIdle closes the handles that were not needed for longest, a quarter of
@@ -367,10 +430,17 @@ func (t *follower) closeIdle() {
 
 // drop closes the handle of f.
 func (t *follower) drop(f *file) {
-	if f.handle != nil {
+	switch {
+	case f.handle == nil:
+		return
+	case t.devices[f.id.dev] > 0: // to close would hang as well
+		h := f.handle
+		f.handle = nil
+		go func() { _ = h.Close() }() // nothing was written
+	default:
 		f.release()
-		t.handles--
 	}
+	t.handles--
 }
 
 // heed looks at what the watcher noticed.
@@ -386,7 +456,7 @@ func (t *follower) heed(now time.Time) {
 	for path := range paths {
 		if f := t.paths[path]; f != nil {
 			t.awake(f, now)
-		} else if t.matches(path) {
+		} else if t.matches(path) || t.watched[path] {
 			t.scanSoon()
 		}
 	}
@@ -409,16 +479,14 @@ func (t *follower) rest(f *file, now time.Time) {
 		t.dues.set(f, now.Add(hotPause))
 		return
 	case t.watch != nil && !f.armed && !f.gone && !f.refused:
-		if err := t.watch.once(f.where()); err != nil {
-			t.unwatched(err)
-			break
-		}
-		f.armed = true
-		t.dues.set(f, now) // look once more for what came before the watch
+		t.arm(f)
 		return
 	}
 	most := max(time.Second, time.Duration(len(t.files))*time.Millisecond)
-	if f.armed {
+	switch {
+	case f.armed && f.sure && !f.hole: // zeros may be filled through memory, without an event
+		most = max(quietLook, most)
+	case f.armed:
 		most *= 5
 	}
 	if f.is(rotated) {
@@ -430,6 +498,27 @@ func (t *follower) rest(f *file, now time.Time) {
 		at = t.begun.Add(at.Sub(t.begun).Truncate(time.Second))
 	}
 	t.dues.set(f, at)
+}
+
+// arm has the kernel tell the next change of f.
+func (t *follower) arm(f *file) {
+	watch, path := t.watch, f.where()
+	f.job = func([]byte) func(context.Context) error {
+		sure := local(path)
+		err := watch.once(path)
+		return func(context.Context) error {
+			switch {
+			case t.watch != watch: // nobody listens any more
+			case err != nil:
+				t.unwatched(err)
+			default:
+				f.armed, f.sure = true, sure
+			}
+			t.dues.set(f, time.Now()) // look once more for what came before the watch
+			return nil
+		}
+	}
+	t.enqueue(f)
 }
 
 // expire ends the search for a copy of what f was before it was truncated.

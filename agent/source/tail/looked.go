@@ -55,12 +55,25 @@ func (t *follower) looked(ctx context.Context, f *file, found finding) error {
 	case vanished:
 		t.detach(f, now)
 		return nil
+	case reborn:
+		return t.reborn(ctx, f, found.status.id)
 	case failed:
 		t.failed(f, found.err, now)
 		return nil
 	case unchanged:
 	}
 	return t.quiet(ctx, f, now)
+}
+
+// reborn goes on with f under another identity.
+func (t *follower) reborn(ctx context.Context, f *file, id identity) error {
+	delete(t.files, f.id)
+	at := forgotten(f.key)
+	f.id, f.key = id, t.key(id)
+	t.files[id] = f
+	f.check = true
+	t.dues.set(f, time.Now())
+	return t.keep(ctx, append(at, places([]*file{f})...)...)
 }
 
 // quiet decides what becomes of a file without news.

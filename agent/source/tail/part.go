@@ -18,9 +18,10 @@ type parting struct {
 	f      *file
 	handle *os.File
 	home   string
-	gone   bool  // its path leads to it no more
-	mark   mark  // the last place that is known to be in the file
-	former *mark // of what it was before it was cut, if a copy of that was not found yet
+	held   []*os.File // that may be copies of it
+	gone   bool       // its path leads to it no more
+	mark   mark       // the last place that is known to be in the file
+	former *mark      // of what it was before it was cut, if a copy of that was not found yet
 
 	err        error
 	st         status
@@ -37,10 +38,10 @@ type parting struct {
 func (t *follower) part(ctx context.Context) {
 	var open []parting
 	for _, f := range t.files {
-		if f.handle == nil || f.busy || f.refused || f.last.size <= f.offset && !f.gone && f.former == nil {
+		if f.handle == nil || f.busy || f.refused || t.hangs(f) || f.last.size <= f.offset && !f.gone && f.former == nil {
 			continue
 		}
-		p := parting{f: f, handle: f.handle, home: f.home(), gone: f.gone, mark: f.mark}
+		p := parting{f: f, handle: f.handle, home: f.home(), held: t.held(f), gone: f.gone, mark: f.mark}
 		if f == t.emitting {
 			p.mark = t.proof
 		}
@@ -57,18 +58,19 @@ func (t *follower) part(ctx context.Context) {
 			looked <- p
 		}
 	}()
-	var keep []source.Checkpoint
+	var found []parting
 	for range open {
 		select {
 		case p := <-looked:
 			p.f.busy = false
 			if p.err == nil {
-				keep = append(keep, t.settle(p)...)
+				found = append(found, p)
 			}
 		case <-ctx.Done():
 			return
 		}
 	}
+	keep := t.settleAll(found)
 	if len(keep) == 0 {
 		return
 	}
@@ -84,11 +86,26 @@ func (p *parting) look(g guard) {
 	p.out = p.st.links == 0 || p.gone && locate(siblings(p.home), p.mark.id) == ""
 	p.cut = !p.mark.holds(p.handle, p.st.size)
 	if p.cut && p.mark.headLen > 0 {
-		p.copied.path, p.copied.st = g.findCopy(p.home, &p.mark)
+		p.copied = g.findAnyCopy(p.home, p.held, &p.mark)
 	}
 	if p.former != nil {
-		p.formerCopy.path, p.formerCopy.st = g.findCopy(p.home, p.former)
+		p.formerCopy = g.findAnyCopy(p.home, p.held, p.former)
 	}
+}
+
+// settleAll settles the partings, and returns the places that have to be kept.
+func (t *follower) settleAll(all []parting) []source.Checkpoint {
+	for _, p := range all {
+		if p.copied.some() && p.copied.path == "" { // it has the bytes of p, and goes too
+			g := t.files[p.copied.st.id]
+			g.offset, g.ahead = p.f.offset, ahead{}
+		}
+	}
+	var keep []source.Checkpoint
+	for _, p := range all {
+		keep = append(keep, t.settle(p)...)
+	}
+	return keep
 }
 
 // settle enters what is lost, and returns the places that have to be kept
@@ -97,7 +114,7 @@ func (t *follower) settle(p parting) []source.Checkpoint {
 	var keep []source.Checkpoint
 	f, unread := p.f, p.f.last.size-p.f.offset
 	if f.former != nil {
-		if p.formerCopy.path == "" {
+		if !p.formerCopy.some() {
 			t.loseFormer(f)
 		} else if !f.saved || f.offset > 0 {
 			keep = t.keepCopy(keep, p.formerCopy, f.former.mark)
@@ -107,7 +124,7 @@ func (t *follower) settle(p parting) []source.Checkpoint {
 	switch {
 	case p.cut && f.is(skipping):
 		t.lose(lostLongLine, f, f.skipped, 0)
-	case p.cut && p.copied.path == "":
+	case p.cut && !p.copied.some():
 		t.lose(lostTruncated, f, unread, f.ahead.records(f.offset, unread))
 	case p.cut && !f.saved:
 		keep = t.keepCopy(keep, p.copied, f.mark)
@@ -125,6 +142,9 @@ func (t *follower) settle(p parting) []source.Checkpoint {
 
 // keepCopy adds the place m in a copy that no pattern finds.
 func (t *follower) keepCopy(keep []source.Checkpoint, copied sighting, m mark) []source.Checkpoint {
+	if copied.path == "" {
+		return keep // what is lost with it is entered with it
+	}
 	if g := t.files[copied.st.id]; g != nil && (g.saved || g.offset > 0) || t.matches(copied.path) {
 		return keep
 	}

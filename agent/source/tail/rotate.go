@@ -42,11 +42,11 @@ func (t *follower) detach(f *file, now time.Time) {
 	t.leave(f)
 	f.set(rotated)
 	f.gone, f.armed, f.moved = true, false, now
-	from, was, open := f.home(), f.mark, f.handle != nil
+	from, was, open, held := f.home(), f.mark, f.handle != nil, t.held(f)
 	f.job = func([]byte) func(context.Context) error {
 		path, copied := locate(siblings(from), was.id), sighting{}
 		if path == "" && !open && was.headLen > 0 { // it may have been cut before it went
-			copied.path, copied.st = t.guard.findCopy(from, &was)
+			copied = t.guard.findAnyCopy(from, held, &was)
 		}
 		return func(ctx context.Context) error { return t.located(ctx, f, path, copied) }
 	}
@@ -73,12 +73,18 @@ func (t *follower) located(ctx context.Context, f *file, path string, copied sig
 		f.real = path
 	case f.gone && f.handle == nil:
 		unread := f.last.size - f.offset
-		if copied.path != "" && f.former == nil && t.untouched(copied.st.id) {
+		if f.resumed { // it was not looked at
+			unread = f.sighted - f.offset
+		}
+		if copied.some() && f.former == nil && t.untouched(copied.st.id) {
 			f.former = &former{mark: f.mark}
 			if err := t.join(ctx, f, copied.path, copied.st); err != nil {
 				return err
 			}
-			unread = 0
+			if f.former == nil { // it was joined
+				unread = 0
+			}
+			f.former = nil
 		}
 		return t.forget(ctx, f, unread)
 	}
@@ -220,6 +226,32 @@ func (g guard) findCopy(path string, m *mark) (string, status) {
 	return "", status{}
 }
 
+// findAnyCopy is findCopy also among files that are held open and that no path
+// leads to.
+func (g guard) findAnyCopy(path string, held []*os.File, m *mark) sighting {
+	if p, st := g.findCopy(path, m); p != "" {
+		return sighting{p, st}
+	}
+	for _, h := range held {
+		if st, err := statFile(h); err == nil && st.id != m.id && m.holds(h, st.size) {
+			return sighting{st: st}
+		}
+	}
+	return sighting{}
+}
+
+// held returns the open files that no path leads to and that may be copies of f:
+// nothing of them was read.
+func (t *follower) held(f *file) []*os.File {
+	var held []*os.File
+	for c := range t.akin(f) {
+		if c != f && c.newcomer && c.gone && c.handle != nil {
+			held = append(held, c.handle)
+		}
+	}
+	return held
+}
+
 // hasPlace opens the file at path to see whether it has the place of m.
 func (g guard) hasPlace(path string, m *mark) (status, bool) {
 	h, st, _, err := g.open(path)
@@ -230,8 +262,8 @@ func (g guard) hasPlace(path string, m *mark) (status, bool) {
 	return st, m.holds(h, st.size)
 }
 
-// join reads the file at path, a copy of what f was, from where f was. Both
-// places become durable together.
+// join reads the file at path, a copy of what f was, from where f was; without a
+// path it is one that is held open. Both places become durable together.
 func (t *follower) join(ctx context.Context, f *file, path string, st status) error {
 	old := f.former
 	if old == nil {
@@ -239,6 +271,8 @@ func (t *follower) join(ctx context.Context, f *file, path string, st status) er
 	}
 	g := t.files[st.id]
 	switch {
+	case g == nil && path == "":
+		return nil // it went too
 	case g == nil:
 		g = t.add(path, st)
 	case g.busy:
@@ -249,11 +283,14 @@ func (t *follower) join(ctx context.Context, f *file, path string, st status) er
 		t.reunite(g)
 	}
 	t.untrouble(g)
-	t.leave(g)
-	id := g.id
+	id, at := g.id, g.where()
+	if path != "" {
+		t.leave(g)
+		t.paths[path] = g
+		g.gone, at = false, path
+	}
 	g.mark = old.mark
-	g.id, g.path = id, path
-	t.paths[path] = g
+	g.id, g.path = id, at
 	g.set(rotated)
 	g.newcomer, g.check, g.more = false, true, true
 	t.reunite(f)
@@ -281,6 +318,7 @@ func (t *follower) hold(f *file, data []byte, now time.Time) bool {
 			if gone && f.handle != nil {
 				st, _ = statFile(f.handle)
 				ok = old.holds(f.handle, st.size)
+				path = ""
 			} else {
 				st, ok = t.guard.hasPlace(path, &old.mark)
 			}

@@ -116,14 +116,16 @@ func (t *follower) load() {
 
 // search finds out what became of the files that have a mark and are not among
 // those that match.
-func (s saved) search(g guard, matching []sighting) []lost {
+func (s saved) search(g guard, w *walk, matching []sighting) []lost {
 	for _, m := range matching {
 		s.take(m.st.id)
 	}
 	var all []lost
 	for _, marks := range s {
 		for _, k := range marks {
-			all = append(all, searchOne(g, k.key, k.mark))
+			if w.enter(k.mark.where()) { // else its file system may come yet
+				all = append(all, searchOne(g, k.key, k.mark))
+			}
 		}
 	}
 	copies := make(map[identity]bool)

@@ -23,8 +23,10 @@ const (
 	// that it takes a 300th of the time, but within maxScan.
 	minScan = 2 * time.Second
 	maxScan = time.Minute
-	// quietScan is the soonest where the kernel tells of every new name.
+	// quietScan is the soonest where the kernel tells of new names, sureScan
+	// where it tells of every one.
 	quietScan = 10 * time.Second
+	sureScan  = maxScan
 	// maxFiles are followed by one source.
 	maxFiles = 20000
 )
@@ -37,17 +39,24 @@ type sight struct {
 	troubles map[string]string // by pattern
 	news     []sighting        // at paths where nobody was seen
 	lost     []lost
+
+	watched   bool // the kernel tells of new names,
+	sure      bool // of every one
+	fresh     bool // as of now
+	unwatched error
 }
 
 type sighting struct {
-	path string
+	path string // "" for a file that is only held open
 	st   status
 }
+
+func (s sighting) some() bool { return s.st.id != identity{} }
 
 var errTooMany = errors.New("too many files")
 
 // scan lists the paths that match. It runs off the loop.
-func (t *follower) scan() sight {
+func (t *follower) scan(w *walk) sight {
 	s := sight{troubles: make(map[string]string)}
 	seen := make(map[string]bool)
 	dirs := make(map[string]bool)
@@ -57,11 +66,14 @@ func (t *follower) scan() sight {
 		base = filepath.FromSlash(base)
 		dirs[base] = true
 		s.deep = s.deep || strings.Contains(rest, "/") || strings.Contains(rest, "**")
+		if !w.enter(base) {
+			continue
+		}
 		if err := listable(base); err != nil {
 			s.troubles[pattern] = fmt.Sprintf("cannot list %s: %v; let the agent's user, or one of its groups, list it", base, err)
 			continue
 		}
-		err := doublestar.GlobWalk(os.DirFS(base), rest, func(name string, _ fs.DirEntry) error {
+		err := doublestar.GlobWalk(w.folders(base), rest, func(name string, _ fs.DirEntry) error {
 			path := filepath.Join(base, filepath.FromSlash(name))
 			if seen[path] || matchesAny(t.o.Exclude, path) {
 				return nil
@@ -105,7 +117,6 @@ func (t *follower) scanSoon() { t.nextScan = earlier(t.nextScan, t.soonScan) }
 
 // startScan looks for new files off the loop.
 func (t *follower) startScan() {
-	t.scanning = true
 	known := make(map[string]bool, len(t.paths))
 	for path := range t.paths {
 		known[path] = true
@@ -114,30 +125,62 @@ func (t *follower) startScan() {
 	if !t.started {
 		missing = maps.Clone(t.saved)
 	}
+	start := time.Now()
+	w, watch := newWalk(t.stuck, start), t.watch
+	t.scanning = w
 	go func() {
-		start := time.Now()
-		s := t.scan()
+		s := t.scan(w)
 		for _, path := range s.paths {
 			if known[path] {
 				continue
 			}
-			if st, err := statPath(path); err == nil {
+			if st, err := w.stat(path); err == nil {
 				s.news = append(s.news, sighting{path, st})
 			}
 		}
 		slices.SortFunc(s.news, func(a, b sighting) int { return cmp.Compare(a.st.mtime, b.st.mtime) }) // rotated ones first
-		s.lost = missing.search(t.guard, s.news)
+		s.lost = missing.search(t.guard, w, s.news)
+		s.watchAll(watch, w)
 		took := time.Since(start)
 		t.scanned <- func(ctx context.Context) error {
+			if w.stuck != "" { // others went ahead of it
+				t.unstall(w)
+				return t.seen(ctx, s)
+			}
+			t.scanning = nil
 			now := time.Now()
 			pause := scanPause(took)
-			if !s.deep && t.watch != nil && t.watch.all(s.dirs) {
+			switch {
+			case s.watched && s.sure:
+				pause = max(pause, sureScan)
+			case s.watched:
 				pause = max(pause, quietScan)
 			}
 			t.nextScan, t.soonScan = now.Add(pause), now.Add(10*took)
 			return t.seen(ctx, s)
 		}
 	}()
+}
+
+// watchAll watches the folders for new names.
+func (s *sight) watchAll(watch *watcher, w *walk) {
+	if watch == nil {
+		return
+	}
+	s.watched, s.sure = !s.deep, true
+	for _, dir := range s.dirs {
+		if !w.enter(dir) {
+			continue
+		}
+		started, err := watch.folder(dir)
+		if err != nil {
+			s.unwatched = err
+			return
+		}
+		s.fresh = s.fresh || started
+		s.sure = s.sure && local(dir)
+	}
+	s.watched = s.watched && watch.all(s.dirs)
 }
 
 // seen takes over what a scan saw.
@@ -148,17 +191,15 @@ func (t *follower) seen(ctx context.Context, s sight) error {
 			t.out.Trouble("pattern "+p, text)
 		}
 	}
+	if s.unwatched != nil {
+		t.unwatched(s.unwatched)
+	}
+	t.watched = make(map[string]bool, len(s.dirs))
 	for _, dir := range s.dirs {
-		if t.watch == nil {
-			break
-		}
-		started, err := t.watch.folder(dir)
-		if err != nil {
-			t.unwatched(err)
-		}
-		if started {
-			t.scanSoon() // for what came before the watch
-		}
+		t.watched[dir] = true
+	}
+	if s.fresh {
+		t.scanSoon() // for what came before the watch
 	}
 	var used []string // patterns that were used before
 	for _, p := range t.o.Patterns {
@@ -168,7 +209,9 @@ func (t *follower) seen(ctx context.Context, s sight) error {
 	}
 	at := t.stale
 	for _, l := range s.lost {
-		at = t.miss(at, l)
+		if t.saved.has(l.mark.id) {
+			at = t.miss(at, l)
+		}
 	}
 	for _, n := range s.news {
 		t.found(n.path, n.st, !t.started && !t.o.FromStart && !matchesAny(used, n.path))
@@ -274,7 +317,7 @@ func (t *follower) add(path string, st status) *file {
 	f := &file{moved: time.Now()}
 	f.id, f.label = st.id, path
 	f.key = t.key(st.id)
-	f.outside = !t.matches(path)
+	f.outside, f.sighted = !t.matches(path), st.size
 	t.files[st.id] = f
 	t.paths[path] = f
 	t.enrol(f)

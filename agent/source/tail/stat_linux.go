@@ -101,6 +101,21 @@ func openPlain(path string) (*os.File, error) {
 	}
 }
 
+// local reports whether path is on a file system of this kernel's own, which
+// tells of every change by an event. Others can change from elsewhere; an
+// overlay tells nothing of a file that it copied up.
+func local(path string) bool {
+	var s unix.Statfs_t
+	if unix.Statfs(path, &s) != nil {
+		return false
+	}
+	switch int64(s.Type) {
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC:
+		return true
+	}
+	return false
+}
+
 // nextData returns where the next byte that is not in a hole lies, at or after
 // offset; offset itself where the file system does not say.
 func nextData(f *os.File, offset int64) int64 {

@@ -80,5 +80,8 @@ func open(path string, access, flags uint32) (*os.File, error) {
 // nextData returns offset: holes are read as what they are, zeros.
 func nextData(_ *os.File, offset int64) int64 { return offset }
 
+// local reports whether events tell of every change at path: there are none.
+func local(string) bool { return false }
+
 // outOfFiles reports whether err says that no more files can be opened.
 func outOfFiles(err error) bool { return errors.Is(err, syscall.EMFILE) }

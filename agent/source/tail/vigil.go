@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// patience is how long the spool may take before a vigil is kept.
-	patience = time.Second
+	// vigilAfter is how long the spool may take before a vigil is kept.
+	vigilAfter = time.Second
 	// maxDeleted bytes are kept on the disk by files that were deleted while the
 	// spool had no room; what was deleted first is given up beyond that.
 	maxDeleted = 1 << 30
@@ -24,7 +24,7 @@ const (
 func (t *follower) hand(ctx context.Context, fill func(*record.Batch), at ...source.Checkpoint) error {
 	taken := make(chan error, 1)
 	go func() { taken <- t.out.Emit(ctx, t.o.Table, fill, at...) }()
-	timer := time.NewTimer(patience)
+	timer := time.NewTimer(vigilAfter)
 	defer timer.Stop()
 	for {
 		select {
@@ -34,15 +34,31 @@ func (t *follower) hand(ctx context.Context, fill func(*record.Batch), at ...sou
 			t.endVigil(v)
 			timer.Reset(scanPause(v.took))
 		case <-timer.C:
-			if t.started && !t.watching {
-				t.startVigil()
-			}
+			timer.Reset(t.watchOver(time.Now()))
 		}
 	}
 }
 
+// watchOver starts a round when none is under way, and returns when to call it
+// again.
+func (t *follower) watchOver(now time.Time) time.Duration {
+	if t.watching != nil {
+		next, path := t.watching.waits(now)
+		if path == "" {
+			return next.Sub(now)
+		}
+		t.stall(t.watching, path)
+		t.watching = nil
+	}
+	if t.started && len(t.stuck) <= maxHung {
+		t.startVigil()
+	}
+	return vigilAfter
+}
+
 // A vigil is what one round over all files found.
 type vigil struct {
+	walk  *walk
 	wards []ward
 	took  time.Duration
 }
@@ -92,14 +108,13 @@ func (a *ahead) records(offset, unread int64) int64 {
 
 // startVigil starts a round off the loop.
 func (t *follower) startVigil() {
-	t.watching = true
 	if t.handles >= t.handleLimit {
 		t.closeIdle()
 	}
 	room := t.handleLimit - t.handles
 	wards := make(map[identity]ward, len(t.files))
 	for id, f := range t.files {
-		if f.busy || f.refused {
+		if f.busy || f.refused || t.hangs(f) {
 			wards[id] = ward{gone: true} // known, and not looked at
 			continue
 		}
@@ -109,9 +124,11 @@ func (t *follower) startVigil() {
 		}
 		wards[id] = w
 	}
+	start := time.Now()
+	w := newWalk(t.stuck, start)
+	t.watching = w
 	go func() {
-		start := time.Now()
-		v := vigil{wards: t.round(wards, room)}
+		v := vigil{walk: w, wards: t.round(w, wards, room)}
 		v.took = time.Since(start)
 		t.vigils <- v
 	}()
@@ -119,11 +136,11 @@ func (t *follower) startVigil() {
 
 // round looks at the known files and at what else matches, and opens up to
 // room of those that have something to read.
-func (t *follower) round(known map[identity]ward, room int) []ward {
+func (t *follower) round(on *walk, known map[identity]ward, room int) []ward {
 	var found []ward
 	buf := make([]byte, 64<<10)
-	for _, path := range t.scan().paths {
-		st, err := statPath(path)
+	for _, path := range t.scan(on).paths {
+		st, err := on.stat(path)
 		if _, ok := known[st.id]; err != nil || ok || st.kind != 0 {
 			continue
 		}
@@ -135,7 +152,7 @@ func (t *follower) round(known map[identity]ward, room int) []ward {
 		found = append(found, w)
 	}
 	for _, w := range known {
-		if !w.stat() {
+		if !on.enter(w.path) || !w.stat() {
 			continue
 		}
 		if w.handle == nil && w.st.size > w.mark.offset && room > 0 && w.open(t.guard) {
@@ -221,7 +238,16 @@ func (w *ward) count(buf []byte) {
 
 // endVigil takes over what a round found.
 func (t *follower) endVigil(v vigil) {
-	t.watching = false
+	if v.walk.stuck != "" { // others went ahead of it
+		t.unstall(v.walk)
+		for _, w := range v.wards {
+			if w.opened {
+				_ = w.handle.Close() // nothing was written
+			}
+		}
+		return
+	}
+	t.watching = nil
 	var deleted []*file
 	for _, w := range v.wards {
 		f := t.files[w.mark.id]

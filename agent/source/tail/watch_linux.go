@@ -19,7 +19,6 @@ import (
 // event for each write.
 type watcher struct {
 	file  *os.File
-	fd    int
 	hints *hints
 	done  chan struct{} // closed when the reading goroutine ended
 	stop  chan struct{}
@@ -27,6 +26,7 @@ type watcher struct {
 	mu      sync.Mutex
 	names   map[int32]string // watch descriptor -> path
 	folders map[string]int32
+	early   map[int32]bool // told of what has no name here yet; whether the watch is over
 }
 
 // eventPause is how long events gather before the next read.
@@ -40,9 +40,9 @@ func newWatcher(h *hints) (*watcher, error) {
 		return nil, fmt.Errorf("start inotify: %w", err)
 	}
 	w := &watcher{
-		file: os.NewFile(uintptr(fd), "inotify"), fd: fd, hints: h,
+		file: os.NewFile(uintptr(fd), "inotify"), hints: h,
 		done: make(chan struct{}), stop: make(chan struct{}),
-		names: make(map[int32]string), folders: make(map[string]int32),
+		names: make(map[int32]string), folders: make(map[string]int32), early: make(map[int32]bool),
 	}
 	go w.read()
 	return w, nil
@@ -50,24 +50,17 @@ func newWatcher(h *hints) (*watcher, error) {
 
 func (w *watcher) close() {
 	close(w.stop)
-	_ = w.file.Close() // ends the read under way; nothing can be lost
+	go func() { _ = w.file.Close() }() // ends the read under way, then waits for a file system that hangs
 	<-w.done
 }
 
 // folder watches the names in dir from now on, and reports whether it did not
 // before. A folder that is not there is no error.
 func (w *watcher) folder(dir string) (started bool, err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if _, ok := w.folders[dir]; ok {
+	if w.all([]string{dir}) {
 		return false, nil
 	}
-	wd, err := w.add(dir, unix.IN_CREATE|unix.IN_MOVED_FROM|unix.IN_MOVED_TO|unix.IN_DELETE|unix.IN_ONLYDIR)
-	if err != nil || wd < 0 {
-		return false, err
-	}
-	w.folders[dir] = wd
-	return true, nil
+	return w.add(dir, unix.IN_CREATE|unix.IN_MOVED_FROM|unix.IN_MOVED_TO|unix.IN_DELETE|unix.IN_MOVE_SELF|unix.IN_ONLYDIR, true)
 }
 
 // all reports whether the names in all those folders are watched.
@@ -84,25 +77,45 @@ func (w *watcher) all(dirs []string) bool {
 
 // once watches the file at path for its next change.
 func (w *watcher) once(path string) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	_, err := w.add(path, unix.IN_MODIFY|unix.IN_ATTRIB|unix.IN_MOVE_SELF|unix.IN_ONESHOT)
+	_, err := w.add(path, unix.IN_MODIFY|unix.IN_ATTRIB|unix.IN_MOVE_SELF|unix.IN_ONESHOT, false)
 	return err
 }
 
-// add returns -1 when there is nothing at path that can be watched. The caller
-// holds the lock.
-func (w *watcher) add(path string, mask uint32) (int32, error) {
-	wd, err := unix.InotifyAddWatch(w.fd, path, mask)
+// add reports whether there is something at path that is watched now. The file
+// system may hang, so nothing is locked while the kernel looks for path.
+func (w *watcher) add(path string, mask uint32, folder bool) (bool, error) {
+	wd, err := w.addWatch(path, mask)
 	switch {
-	case err == nil:
-		w.names[int32(wd)] = path
-		return int32(wd), nil
 	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.ENOMEM):
-		return -1, fmt.Errorf("watch %s: %w", path, err)
-	default:
-		return -1, nil
+		return false, fmt.Errorf("watch %s: %w", path, err)
+	case err != nil:
+		return false, nil
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if over, early := w.early[wd]; early { // it was told before the kernel was back
+		delete(w.early, wd)
+		w.hints.add(path)
+		if over {
+			return true, nil
+		}
+	}
+	w.names[wd] = path
+	if folder {
+		w.folders[path] = wd
+	}
+	return true, nil
+}
+
+// addWatch keeps the instance open while the kernel looks for path.
+func (w *watcher) addWatch(path string, mask uint32) (int32, error) {
+	raw, err := w.file.SyscallConn()
+	if err != nil {
+		return 0, fmt.Errorf("watch %s: %w", path, err)
+	}
+	var wd int
+	closed := raw.Control(func(fd uintptr) { wd, err = unix.InotifyAddWatch(int(fd), path, mask) })
+	return int32(wd), errors.Join(closed, err)
 }
 
 func (w *watcher) read() {
@@ -135,8 +148,12 @@ func (w *watcher) event(wd int32, mask uint32, name string) {
 		return
 	}
 	w.mu.Lock()
-	path := w.names[wd]
-	if mask&unix.IN_IGNORED != 0 { // the watch is over
+	path, known := w.names[wd]
+	if !known && wd >= 0 {
+		w.early[wd] = mask&unix.IN_IGNORED != 0
+	}
+	moved := mask&unix.IN_MOVE_SELF != 0 && known && w.folders[path] == wd // the name may lead to another
+	if moved || mask&unix.IN_IGNORED != 0 {                                // the watch is over
 		delete(w.names, wd)
 		if w.folders[path] == wd {
 			delete(w.folders, path)
