@@ -1,6 +1,7 @@
 package tail
 
 import (
+	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -213,4 +214,39 @@ func TestF15AppearsAndIsDeletedWhileTheFirstPlacesWaitForTheSpool(t *testing.T) 
 		r.want("one", "two")
 		r.wantNoLoss()
 	}, "*.log")
+}
+
+// TestF31TimesOfTheFilesJump as they do when the clock is set: neither what runs
+// nor a later run goes by them.
+func TestF31TimesOfTheFilesJump(t *testing.T) {
+	bubble(t, func(r *rig) {
+		var want []string
+		jump := func(name string, by time.Duration) {
+			at := time.Now().Add(by)
+			r.check(os.Chtimes(r.path(name), at, at))
+		}
+		write := func(name, line string) {
+			want = append(want, line)
+			r.add(name, line+"\n")
+		}
+		r.start()
+		day := 24 * time.Hour
+		for i, by := range []time.Duration{-day, 2 * day, -10000 * day, 40000 * day} {
+			write("app.log", fmt.Sprint("before ", i))
+			jump("app.log", by)
+			time.Sleep(time.Minute)
+			write("app.log", fmt.Sprint("after ", i))
+			jump("app.log", -by)
+			r.rename("app.log", fmt.Sprint("app.log.", i))
+			write("app.log", fmt.Sprint("next ", i))
+			jump("app.log", by)
+			r.restart(func() {
+				write("app.log", fmt.Sprint("down ", i))
+				jump("app.log", -by)
+			})
+			time.Sleep(time.Minute)
+		}
+		r.wantAny(want...)
+		r.wantNoLoss()
+	}, "app.log*")
 }
