@@ -24,11 +24,15 @@ const (
 func (t *follower) hand(ctx context.Context, fill func(*record.Batch), at ...source.Checkpoint) error {
 	taken := make(chan error, 1)
 	go func() { taken <- t.out.Emit(ctx, t.o.Table, fill, at...) }()
+	start := time.Now()
 	timer := time.NewTimer(vigilAfter)
 	defer timer.Stop()
 	for {
 		select {
 		case err := <-taken:
+			if now := time.Now(); now.Sub(start) >= vigilAfter {
+				t.searchOn(now)
+			}
 			return err
 		case v := <-t.vigils:
 			t.endVigil(v)
@@ -36,6 +40,13 @@ func (t *follower) hand(ctx context.Context, fill func(*record.Batch), at ...sou
 		case <-timer.C:
 			timer.Reset(t.watchOver(time.Now()))
 		}
+	}
+}
+
+// searchOn gives the search for copies the time that the loop had none.
+func (t *follower) searchOn(now time.Time) {
+	for f := range t.cut {
+		f.former.until = now.Add(formerFor)
 	}
 }
 
