@@ -20,7 +20,7 @@ func TestW18WeakFileSystemIsTold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	queue, err := openSpool(Options{Layout: paths.New(inMemory), Config: &Config{Limits: Limits{DiskMB: 32}}, Log: log})
+	queue, err := openSpool(Options{Layout: paths.New(inMemory), Config: &Config{}, Log: log}, filepath.Join(inMemory, "spool"), 32<<20)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -296,7 +296,7 @@ func (r *receiver) datagrams(ctx context.Context, conn *net.UnixConn) error {
 	err = nil
 	empty, full := 0, true
 	for since := time.Now(); err == nil && empty < maxQueue && draining(since, full); empty++ {
-		r.deadline(conn, datagramQuiet)
+		r.deadline(conn, drainLimit) // nothing to wait for: senders are out
 		n := 0
 		if n, full, err = r.arrived(conn, socket, arena); n > 0 {
 			empty = 0
@@ -313,8 +313,6 @@ const (
 	receiveBuffer = 16 << 20
 	// datagramArena is what is read in one go, in bytes.
 	datagramArena = 256 << 10
-	// datagramQuiet is how long nothing comes from a socket that is empty.
-	datagramQuiet = 10 * time.Millisecond
 	// maxQueue is more datagrams than a Unix socket holds. So many without a
 	// byte are none at all: a socket that was closed for senders reads as empty
 	// datagrams in the end.

@@ -112,21 +112,22 @@ func (r *receiver) readUDP(ctx context.Context, socket *udpSocket, q *burstQueue
 	}
 }
 
-// drainUDP takes what came before the stop. What comes meanwhile from a sender
-// that does not stop is taken for as long as a drain may last.
+// drainUDP takes what came before the stop: as much as the kernel's buffer can
+// have held then. What comes meanwhile from a sender that does not stop is taken
+// for as long as a drain may last.
 func (r *receiver) drainUDP(socket *udpSocket, q *burstQueue) error {
-	for since, empty := time.Now(), false; !empty && draining(since, false); {
-		r.deadline(socket, datagramQuiet)
+	held := 2 * socket.room // the kernel doubles what it is asked for
+	for since, empty := time.Now(), false; !empty && draining(since, held > 0); {
 		b := q.next()
 		var err error
-		empty, err = socket.read(b)
+		empty, err = socket.rest(b)
+		held -= len(b.bytes)
 		if failed := r.pass(b, socket, q); failed != nil {
 			return failed
 		}
-		if err != nil && !isTimeout(err) {
+		if err != nil {
 			return fmt.Errorf("receive syslog: %w", err)
 		}
-		empty = empty || err != nil
 	}
 	return nil
 }

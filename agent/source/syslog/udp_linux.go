@@ -170,6 +170,17 @@ func (s *udpSocket) read(b *burst) (empty bool, err error) {
 	if err := s.raw.Read(s.wait); err != nil {
 		return false, err
 	}
+	return s.gathered(b)
+}
+
+// rest is read without waiting, whatever the deadline.
+func (s *udpSocket) rest(b *burst) (empty bool, err error) {
+	s.n, s.err = s.receive()
+	return s.gathered(b)
+}
+
+// gathered adds to b what was received, and what more there is.
+func (s *udpSocket) gathered(b *burst) (empty bool, err error) {
 	for {
 		if s.err != nil {
 			return false, s.err

@@ -32,4 +32,19 @@ func (s *udpSocket) read(b *burst) (empty bool, err error) {
 	return false, err
 }
 
+// datagramQuiet is how long nothing comes from a socket that is empty.
+const datagramQuiet = 100 * time.Millisecond
+
+// rest reads a datagram that is there, and tells whether there was none.
+func (s *udpSocket) rest(b *burst) (empty bool, err error) {
+	if err := s.SetReadDeadline(time.Now().Add(datagramQuiet)); err != nil {
+		return true, err
+	}
+	_, err = s.read(b)
+	if isTimeout(err) {
+		return true, nil
+	}
+	return false, err
+}
+
 func (*udpSocket) drops() int64 { return 0 }
