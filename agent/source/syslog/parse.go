@@ -20,44 +20,21 @@ type Message struct {
 	Text     []byte
 }
 
-// A Parser takes messages apart. It remembers the minute of the latest one,
-// which most messages share with the one before: to make a time of day and
-// month, and to find the year that is meant, takes longer than all the rest. It
-// is for one goroutine.
-type Parser struct {
-	now    time.Time
-	loc    *time.Location
-	minute minute
-	begin  time.Time // of minute
-}
-
-// NewParser returns a parser for messages that come now. A time without a year
-// is given the one that puts it nearest to now; a time without a zone is in loc.
-func NewParser(now time.Time, loc *time.Location) Parser { return Parser{now: now, loc: loc} }
-
-// Begin says that the next messages come now. An hour less or more changes the
-// year of none.
-func (p *Parser) Begin(now time.Time) {
-	now = now.Round(0) // by the wall clock, should that be set
-	if now.Sub(p.now).Abs() >= time.Hour {
-		p.now, p.minute = now, minute{}
-	}
-}
-
 // Parse takes msg apart. It never fails: what is not found stays empty, and
 // what is not understood is part of Text, so nothing is lost.
 //
 // It reads RFC 5424, and RFC 3164 as it is spoken: without PRI, host or time;
 // with a year, a fraction or an ISO 8601 time; with the sequence numbers and
-// marks of Cisco devices.
-func (p *Parser) Parse(msg []byte, m *Message) {
+// marks of Cisco devices. A time without a year is given the one that puts it
+// nearest to now; a time without a zone is in loc.
+func Parse(msg []byte, now time.Time, loc *time.Location, m *Message) {
 	msg = trimEnd(msg)
 	priority, rest := cutPriority(msg)
 	*m = Message{Facility: priority / severities, Severity: priority % severities}
-	if p.parse5424(rest, m) {
+	if parse5424(rest, m) {
 		return
 	}
-	rest = p.cutHeader(rest, m)
+	rest = cutHeader(rest, now, loc, m)
 	m.Ident, m.PID, m.Text = cutTag(rest)
 }
 
@@ -89,7 +66,7 @@ func cutPriority(msg []byte) (priority uint8, rest []byte) {
 //
 // It takes empty fields, and an APP that is a tag of RFC 3164 with its process
 // id and colon: rsyslog forwards such tags whole.
-func (p *Parser) parse5424(msg []byte, m *Message) bool {
+func parse5424(msg []byte, m *Message) bool {
 	rest, ok := bytes.CutPrefix(msg, []byte("1 "))
 	if !ok {
 		return false
@@ -98,7 +75,7 @@ func (p *Parser) parse5424(msg []byte, m *Message) bool {
 	var at time.Time
 	if !isNil(stamp) {
 		n := 0
-		if at, n = p.parseISO(stamp, time.UTC); n != len(stamp) || n == 0 {
+		if at, n = parseISO(stamp, time.UTC); n != len(stamp) || n == 0 {
 			return false
 		}
 	}
@@ -170,12 +147,12 @@ func element(s []byte) int {
 
 // cutHeader takes time and host off the front of a message of RFC 3164. When
 // there is no time it takes nothing: then nothing tells a host from a text.
-func (p *Parser) cutHeader(msg []byte, m *Message) []byte {
-	rest := cutMarks(cutSequence(msg))
+func cutHeader(msg []byte, now time.Time, loc *time.Location, m *Message) []byte {
+	rest := bytes.TrimLeft(cutSequence(msg), " :*.")
 	if v, ok := bytes.CutPrefix(rest, []byte("1 ")); ok && isEpoch(v) {
 		rest = v // Cisco Meraki: a version, but then seconds since 1970
 	}
-	at, n := p.parseTime(rest)
+	at, n := parseTime(rest, now, loc)
 	if n == 0 {
 		return msg
 	}
@@ -208,14 +185,6 @@ func cutSequence(msg []byte) []byte {
 	}
 	if n > 0 && n < len(msg)-1 && msg[n] == ':' && msg[n+1] == ' ' {
 		return msg[n+2:]
-	}
-	return msg
-}
-
-// cutMarks takes off what Cisco devices say of their clock, and a space.
-func cutMarks(msg []byte) []byte {
-	for len(msg) > 0 && (msg[0] == ' ' || msg[0] == ':' || msg[0] == '*' || msg[0] == '.') {
-		msg = msg[1:]
 	}
 	return msg
 }
@@ -372,11 +341,10 @@ func isIPv6(token []byte) bool {
 
 // cutToken splits at the first space; rest is nil when there is none.
 func cutToken(s []byte) (token, rest []byte) {
-	n := bytes.IndexByte(s, ' ') //nolint:modernize // bytes.Cut is for more than one byte, and slower
-	if n < 0 {
-		return s, nil
+	if before, after, ok := bytes.Cut(s, []byte{' '}); ok {
+		return before, after
 	}
-	return s[:n], s[n+1:]
+	return s, nil
 }
 
 // isNil tells the NILVALUE of RFC 5424.

@@ -16,13 +16,8 @@ type fields struct {
 }
 
 func parsed(msg string, now time.Time, loc *time.Location) fields {
-	p := NewParser(now, loc)
-	return fieldsOf(&p, msg)
-}
-
-func fieldsOf(p *Parser, msg string) fields {
 	var m Message
-	p.Parse([]byte(msg), &m)
+	Parse([]byte(msg), now, loc, &m)
 	f := fields{
 		Priority: FacilityName(m.Facility) + "." + SeverityName(m.Severity),
 		Host:     string(m.Host), Ident: string(m.Ident), PID: string(m.PID),
@@ -223,36 +218,6 @@ func TestYearNearestToNow(t *testing.T) {
 	}
 }
 
-// TestParserRemembers: what a parser knows of the latest time changes no other.
-func TestParserRemembers(t *testing.T) {
-	zone, err := time.LoadLocation("Europe/Berlin")
-	if err != nil {
-		t.Fatal(err)
-	}
-	now := time.Date(2026, 10, 25, 1, 30, 0, 0, time.UTC) // an hour after summer time has ended
-	remembering := NewParser(now, zone)
-	for _, stamp := range []string{
-		"Oct 25 10:00:00", "Oct 25 10:00:59", "Oct 25 10:00:60", "Oct 25 10:01:00", "Oct 25 11:01:00", "Oct 26 11:01:00", "Nov 26 11:01:00",
-		"Mar 26 11:01:00", "Mar 26 2024 11:01:00", "Mar 26 11:01:00 2025", "Mar 26 11:01:00",
-		"2026-03-26T11:01:00.5Z", "2026-03-26T11:01:00.25", "2026-03-26T11:01:00.25Z", "2026-03-26T11:01:00+02:00", "2026-03-26 11:01:00,75-0330",
-		"Feb 29 11:01:00", "Feb 28 11:01:00", "Oct 25 01:59:59", "Oct 25 02:00:00", "Oct 25 02:59:59", "Oct 25 03:00:00",
-	} {
-		msg := stamp + " vm a: b"
-		if got, want := fieldsOf(&remembering, msg), parsed(msg, now, zone); got != want || want.Time == "" {
-			t.Errorf("%s after others = %+v, want %+v", stamp, got, want)
-		}
-	}
-	for _, tt := range []struct {
-		now  time.Time
-		want string
-	}{{now, "2026-10-25T09:00:00Z"}, {now.AddDate(1, 0, 0), "2027-10-25T08:00:00Z"}, {now, "2026-10-25T09:00:00Z"}} {
-		remembering.Begin(tt.now)
-		if got := fieldsOf(&remembering, "Oct 25 10:00:00 vm a: b").Time; got != tt.want {
-			t.Errorf("read at %v = %s, want %s", tt.now, got, tt.want)
-		}
-	}
-}
-
 // FuzzParse holds Parse to its promise: the fields are parts of the message in
 // order, the text reaches to its end, and what is in no field is a header: the
 // priority, the time and punctuation.
@@ -272,8 +237,7 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		var m Message
-		p := NewParser(testNow, testZone)
-		p.Parse(msg, &m)
+		Parse(msg, testNow, testZone, &m)
 		if m.Facility >= facilities || m.Severity >= severities {
 			t.Fatalf("facility %d, severity %d", m.Facility, m.Severity)
 		}
@@ -315,10 +279,9 @@ func BenchmarkParse(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			msg := []byte(line)
 			var m Message
-			p := NewParser(testNow, time.UTC)
 			b.ReportAllocs()
 			for b.Loop() {
-				p.Parse(msg, &m)
+				Parse(msg, testNow, time.UTC, &m)
 			}
 			if len(m.Text) == 0 {
 				b.Fatalf("%+v", m)
@@ -329,14 +292,13 @@ func BenchmarkParse(b *testing.B) {
 
 func TestParseAllocatesNothing(t *testing.T) {
 	var m Message
-	p := NewParser(testNow, testZone)
 	for _, line := range []string{
 		"<86>Nov 24 10:00:00 web-01 sshd[12345]: Accepted publickey",
 		"<189>45: *Nov 22 09:31:07.123 UTC: %SYS-5-CONFIG_I: Configured",
 		`<86>1 2026-11-24T10:00:00.123456Z web-01 sshd[7]: - ID47 [origin@32473 ip="10.0.0.4"] text`,
 	} {
 		msg := []byte(line)
-		if n := testing.AllocsPerRun(100, func() { p.Parse(msg, &m) }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { Parse(msg, testNow, testZone, &m) }); n != 0 {
 			t.Errorf("%v allocations for %q, want 0", n, line)
 		}
 	}

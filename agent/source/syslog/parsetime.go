@@ -6,14 +6,14 @@ import (
 
 // parseTime reads the time that s begins with and returns it with its length,
 // 0 when there is none. A time ends before a space, a colon or the end.
-func (p *Parser) parseTime(s []byte) (at time.Time, n int) {
+func parseTime(s []byte, now time.Time, loc *time.Location) (at time.Time, n int) {
 	if len(s) < len("1637571067") {
 		return time.Time{}, 0
 	}
 	if !isDigit(s[0]) {
-		at, n = p.parseMonthFirst(s)
-	} else if at, n = p.parseISO(s, p.loc); n == 0 {
-		if at, n = p.parseYearFirst(s); n == 0 {
+		at, n = parseMonthFirst(s, now, loc)
+	} else if at, n = parseISO(s, loc); n == 0 {
+		if at, n = parseYearFirst(s, loc); n == 0 {
 			at, n = parseEpoch(s)
 		}
 	}
@@ -25,7 +25,7 @@ func (p *Parser) parseTime(s []byte) (at time.Time, n int) {
 
 // parseMonthFirst reads "Jan _2 15:04:05" with an optional fraction and an
 // optional year, before the clock or after it.
-func (p *Parser) parseMonthFirst(s []byte) (time.Time, int) {
+func parseMonthFirst(s []byte, now time.Time, loc *time.Location) (time.Time, int) {
 	month, day, n := monthDay(s)
 	if n == 0 {
 		return time.Time{}, 0
@@ -44,14 +44,17 @@ func (p *Parser) parseMonthFirst(s []byte) (time.Time, int) {
 			year, n = y, n+5
 		}
 	}
-	if year > 0 && day > daysIn(year, month) {
+	if year == 0 {
+		return nearest(now, month, day, c, loc), n
+	}
+	if day > daysIn(year, month) {
 		return time.Time{}, 0
 	}
-	return p.date(year, month, day, c, p.loc), n
+	return c.on(year, month, day, loc), n
 }
 
 // parseYearFirst reads "2006 Jan _2 15:04:05", the example of RFC 3164 §5.4.
-func (p *Parser) parseYearFirst(s []byte) (time.Time, int) {
+func parseYearFirst(s []byte, loc *time.Location) (time.Time, int) {
 	year, ok := fourDigits(s)
 	if !ok || s[4] != ' ' {
 		return time.Time{}, 0
@@ -64,7 +67,7 @@ func (p *Parser) parseYearFirst(s []byte) (time.Time, int) {
 	if m == 0 {
 		return time.Time{}, 0
 	}
-	return p.date(year, month, day, c, p.loc), 5 + n + m
+	return c.on(year, month, day, loc), 5 + n + m
 }
 
 // monthDay reads "Jan _2 ", the day with or without a leading space or zero.
@@ -122,7 +125,7 @@ func monthOf(s []byte) time.Month {
 
 // parseISO reads "2006-01-02T15:04:05" with an optional fraction and an
 // optional zone (Z, ±07:00, ±0700). A space may stand for the T.
-func (p *Parser) parseISO(s []byte, loc *time.Location) (time.Time, int) {
+func parseISO(s []byte, loc *time.Location) (time.Time, int) {
 	if len(s) < len("2006-01-02T15:04:05") || s[4] != '-' || s[7] != '-' || s[10]|0x20 != 't' && s[10] != ' ' {
 		return time.Time{}, 0
 	}
@@ -139,9 +142,9 @@ func (p *Parser) parseISO(s []byte, loc *time.Location) (time.Time, int) {
 	n += 11
 	offset, m := parseOffset(s[n:])
 	if m == 0 {
-		return p.date(year, time.Month(month), day, c, loc), n
+		return c.on(year, time.Month(month), day, loc), n
 	}
-	return p.date(year, time.Month(month), day, c, time.UTC).Add(-time.Duration(offset) * time.Second), n + m
+	return c.on(year, time.Month(month), day, time.UTC).Add(-time.Duration(offset) * time.Second), n + m
 }
 
 // parseOffset reads a zone, in seconds east of UTC.
@@ -223,31 +226,6 @@ func fraction(s []byte) (nanos, n int) {
 		nanos += unit * int(s[n]-'0')
 	}
 	return nanos, n
-}
-
-// A minute is what a Parser remembers of the latest time. All times of a minute
-// are in the same year, and lie as far from its beginning as the clock says.
-type minute struct {
-	year         int // 0 when the message does not say
-	month        time.Month
-	day          int
-	hour, minute int
-	loc          *time.Location
-}
-
-// date returns the time that a message means, for year 0 in the year that puts
-// it nearest to now.
-func (p *Parser) date(year int, month time.Month, day int, c clock, loc *time.Location) time.Time {
-	if m := (minute{year, month, day, c.hour, c.minute, loc}); m != p.minute {
-		p.minute = m
-		begin := clock{hour: c.hour, minute: c.minute}
-		if year == 0 {
-			p.begin = nearest(p.now, month, day, begin, loc)
-		} else {
-			p.begin = begin.on(year, month, day, loc)
-		}
-	}
-	return p.begin.Add(time.Duration(c.second)*time.Second + time.Duration(c.nanos))
 }
 
 func (c clock) on(year int, month time.Month, day int, loc *time.Location) time.Time {

@@ -40,7 +40,6 @@ type receiver struct {
 	keeps   bool            // the input keeps what is not read
 	peer    netip.Addr      // who sends; the zero Addr on this machine
 
-	parser Parser
 	writer *writer
 	group  []received
 	fill   func(*record.Batch) // adds group
@@ -60,10 +59,7 @@ type received struct {
 }
 
 func (s *Source) receiver(closing context.Context, out source.Emitter, thing string) *receiver {
-	r := &receiver{
-		source: s, out: out, thing: thing, closing: closing,
-		parser: NewParser(s.opts.Now(), time.Local), writer: newWriter(s.self, s.levels),
-	}
+	r := &receiver{source: s, out: out, thing: thing, closing: closing, writer: newWriter(s.self, s.levels)}
 	r.fill = func(b *record.Batch) {
 		for i := range r.group {
 			r.writer.add(b, &r.group[i].Message, r.group[i].peer)
@@ -78,7 +74,6 @@ const rowValues = 320
 // begin says that messages were read just now.
 func (r *receiver) begin() {
 	r.now = r.source.opts.Now()
-	r.parser.Begin(r.now)
 	r.writer.begin(r.now)
 }
 
@@ -90,7 +85,7 @@ func (r *receiver) take(msg []byte) (err error) {
 	}
 	r.group = append(r.group, received{peer: r.peer})
 	m := &r.group[len(r.group)-1].Message
-	r.parser.Parse(msg, m)
+	Parse(msg, r.now, time.Local, m)
 	r.last = m.Facility
 	if !r.source.wanted.Has(m.Facility, m.Severity) {
 		r.group = r.group[:len(r.group)-1]

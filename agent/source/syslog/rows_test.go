@@ -53,8 +53,7 @@ func TestRows(t *testing.T) {
 	want := make([]string, 0, len(tests))
 	for _, tt := range tests {
 		var m Message
-		p := NewParser(testNow, time.UTC)
-		p.Parse([]byte(tt.msg), &m)
+		Parse([]byte(tt.msg), testNow, time.UTC, &m)
 		if m.Time.IsZero() {
 			m.Time = testNow
 		}
@@ -97,10 +96,9 @@ func BenchmarkRow(b *testing.B) {
 	w := newWriter(&self{name: "web-01", now: time.Now}, newLevels())
 	w.begin(testNow)
 	var m Message
-	p := NewParser(testNow, time.UTC)
 	b.ReportAllocs()
 	for b.Loop() {
-		p.Parse(line, &m)
+		Parse(line, testNow, time.UTC, &m)
 		w.add(batch, &m, netip.Addr{})
 		if batch.Pending() > 1<<19 {
 			b.StopTimer()
