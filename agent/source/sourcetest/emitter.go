@@ -244,6 +244,18 @@ func (e *Emitter) Checkpoint(key string) []byte {
 	return slices.Clone(e.checkpoints[key])
 }
 
+// Latest returns the last value that was emitted for key, durable or not.
+func (e *Emitter) Latest(key string) []byte {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, c := range slices.Backward(e.open) {
+		if c.Key == key {
+			return slices.Clone(c.Value)
+		}
+	}
+	return slices.Clone(e.checkpoints[key])
+}
+
 // Checkpoints implements source.Emitter: the durable values, in key order.
 func (e *Emitter) Checkpoints(prefix string, yield func(key string, value []byte) bool) {
 	e.mu.Lock()

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/openloganalytics/agent/agent/record"
 	"github.com/openloganalytics/agent/agent/source"
 )
 
@@ -25,9 +24,6 @@ const (
 const (
 	fewBytes    = 16 << 10
 	fewMessages = 8
-	// maxGroup is how many messages are emitted together: enough to share the
-	// cost of an Emit, and few enough to stay in the processor's cache.
-	maxGroup = 128
 )
 
 // A receiver takes messages from one input and emits them in groups. It is for
@@ -40,10 +36,7 @@ type receiver struct {
 	keeps   bool            // the input keeps what is not read
 	peer    netip.Addr      // who sends; the zero Addr on this machine
 
-	writer *writer
-	group  []received
-	fill   func(*record.Batch) // adds group
-	size   int                 // of the group's values, at most, in bytes
+	group  *Group
 	now    time.Time
 	losses []source.Loss // not told yet, one of a kind
 
@@ -52,59 +45,43 @@ type receiver struct {
 	missing int64 // bytes of cut messages, not told yet
 }
 
-// A received message has its sender.
-type received struct {
-	Message
-	peer netip.Addr
-}
-
 func (s *Source) receiver(closing context.Context, out source.Emitter, thing string) *receiver {
-	r := &receiver{source: s, out: out, thing: thing, closing: closing, writer: newWriter(s.self, s.levels)}
-	r.fill = func(b *record.Batch) {
-		for i := range r.group {
-			r.writer.add(b, &r.group[i].Message, r.group[i].peer)
-		}
-	}
-	return r
+	return &receiver{source: s, out: out, thing: thing, closing: closing, group: s.group()}
 }
-
-// rowValues is the most that a row has in values besides the message, in bytes.
-const rowValues = 320
 
 // begin says that messages were read just now.
 func (r *receiver) begin() {
 	r.now = r.source.opts.Now()
-	r.writer.begin(r.now)
+	r.group.Begin(r.now)
 }
 
 // take adds a message to the group if it is wanted. The bytes must stay as
 // they are until emit. An error tells of messages that were taken before.
 func (r *receiver) take(msg []byte) (err error) {
-	if len(r.group) == maxGroup || r.size+len(msg)+rowValues > source.MaxEmit {
+	if r.group.Full(len(msg)) {
 		err = r.emit()
 	}
-	r.group = append(r.group, received{peer: r.peer})
-	m := &r.group[len(r.group)-1].Message
+	m := r.group.add(r.peer)
 	Parse(msg, r.now, time.Local, m)
 	r.last = m.Facility
-	if !r.source.wanted.Has(m.Facility, m.Severity) {
-		r.group = r.group[:len(r.group)-1]
+	if !r.group.Wants(m.Facility, m.Severity) {
+		r.group.drop()
 		return err
 	}
 	if m.Time.IsZero() {
 		m.Time = r.now
 	}
-	r.size += len(msg) + rowValues
+	r.group.size += len(msg) + rowValues
 	return err
 }
 
 // emit hands the group over. What the spool does not take before closing ends
 // is lost.
 func (r *receiver) emit() error {
-	if len(r.group) == 0 {
+	if r.group.Len() == 0 {
 		return nil
 	}
-	err := r.out.Emit(r.closing, r.source.table, r.fill)
+	err := r.group.Emit(r.closing, r.out)
 	switch {
 	case err == nil:
 	case r.closing.Err() != nil:
@@ -114,7 +91,7 @@ func (r *receiver) emit() error {
 		r.lose("emit-failed")
 		err = fmt.Errorf("emit syslog messages: %w", err)
 	}
-	r.group, r.size = r.group[:0], 0
+	r.group.Clear()
 	return err
 }
 
@@ -135,8 +112,8 @@ func (r *receiver) tell() {
 
 // lose notes that the group is lost, by facility.
 func (r *receiver) lose(reason string) {
-	for i := range r.group {
-		m := &r.group[i].Message
+	for i := range r.group.messages {
+		m := &r.group.messages[i].Message
 		sum := r.loss(reason, FacilityName(m.Facility), m.Time)
 		sum.Records++
 		sum.Bytes += int64(len(m.Text))
