@@ -251,8 +251,4 @@ func (p *port) greet(ctx context.Context, raw *net.TCPConn) (conversation, error
 }
 
 // close closes what nothing was written to.
-func (p *port) close(c io.Closer) {
-	if err := c.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-		p.source.opts.Log.Debug("cannot close", "error", err)
-	}
-}
+func (p *port) close(c io.Closer) { p.source.close(c) }

@@ -83,7 +83,7 @@ func TestParse(t *testing.T) {
 		{"<13>2 2026-11-24T10:00:00Z h a p m - text", fields{Text: "2 2026-11-24T10:00:00Z h a p m - text"}},
 		{"<13>1 - h a 7 - -   indented", fields{Host: "h", Ident: "a", PID: "7", Text: "  indented"}},
 
-		// What rsyslog hands on with the template of handler/rsyslog.
+		// What rsyslog hands on with the template of handler/syslogd.
 		{"<13>1 2026-11-24T11:14:09.996723+01:00 vm tag[1]: - - - plain", fields{Time: "2026-11-24T10:14:09.996723Z", Host: "vm", Ident: "tag", PID: "1", Text: "plain"}},
 		{"<13>1 2026-11-24T11:14:09.9+00:00 vm postfix/smtpd[1]: - - - slash", fields{Time: "2026-11-24T11:14:09.9Z", Host: "vm", Ident: "postfix/smtpd", PID: "1", Text: "slash"}},
 		{"<13>1 2026-11-24T11:14:09Z vm sudo: - - -    root : x", fields{Time: "2026-11-24T11:14:09Z", Host: "vm", Ident: "sudo", Text: "root : x"}},

@@ -34,6 +34,7 @@ type receiver struct {
 	thing   string
 	closing context.Context //nolint:containedctx // outlives the context that ends reading
 	keeps   bool            // the input keeps what is not read
+	numbers bool            // the sender numbers its messages
 	peer    netip.Addr      // who sends; the zero Addr on this machine
 
 	group  *Group
@@ -63,6 +64,9 @@ func (r *receiver) take(msg []byte) (err error) {
 	}
 	m := r.group.add(r.peer)
 	Parse(msg, r.now, time.Local, m)
+	if r.numbers {
+		m.Data = cutNumber(m.Data)
+	}
 	r.last = m.Facility
 	if !r.group.Wants(m.Facility, m.Severity) {
 		r.group.drop()

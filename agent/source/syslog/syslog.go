@@ -1,10 +1,11 @@
 // Package syslog is the source of syslog messages, as the syslog daemon hands
 // them on, or as programs and devices send them.
 //
-// rsyslog writes into a named pipe (see handler/rsyslog). It needs no port, it
+// rsyslog writes into a named pipe (see handler/syslogd). It needs no port, it
 // can be opened by the daemon and the agent alone, what was written stays in it
 // while the agent restarts, and when it is full rsyslog keeps the messages in
-// its own queue on disk. A Unix socket, and UDP and TCP on the loopback
+// its own queue on disk. syslog-ng writes to a Unix stream socket; while nobody
+// listens there it keeps the messages in a queue of its own. A Unix socket, and UDP and TCP on the loopback
 // address, are there for other senders on the machine.
 //
 // A Listener is a source of its own: a port for other machines and appliances,
@@ -39,6 +40,9 @@ type Options struct {
 	// else 0666, as /dev/log has.
 	Socket    string
 	SocketGID int
+	// Stream is the path of a Unix stream socket that syslog-ng writes to, made
+	// anew at every start. Each message is a line.
+	Stream string
 	// UDP and TCP are addresses to listen on, "127.0.0.1:514". They must be
 	// loopback: nobody authenticates a sender of syslog.
 	UDP, TCP string
@@ -76,7 +80,7 @@ type input struct {
 var _ source.Source = (*Source)(nil)
 
 // New checks the options and returns the source of this machine's messages. At
-// least one of the four inputs is given.
+// least one of the five inputs is given.
 func New(o Options) (*Source, error) {
 	s, err := newSource("syslog", o)
 	if err != nil {
@@ -87,6 +91,9 @@ func New(o Options) (*Source, error) {
 	}
 	if o.Socket != "" {
 		s.inputs = append(s.inputs, input{o.Socket, s.receiveSocket})
+	}
+	if o.Stream != "" {
+		s.inputs = append(s.inputs, input{o.Stream, s.receiveStream})
 	}
 	for _, local := range []struct{ protocol, address string }{{UDP, o.UDP}, {TCP, o.TCP}} {
 		if local.address == "" {

@@ -75,7 +75,7 @@ func plug(pipe *os.File) (before []byte, err error) {
 // listenUnix makes the socket at path, in place of one that nobody listens to
 // any more. A gid of 0 lets everybody send.
 func listenUnix(path string, gid int) (*net.UnixConn, error) {
-	if err := removeStale(path); err != nil {
+	if err := removeStale(path, "unixgram"); err != nil {
 		return nil, err
 	}
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
@@ -96,8 +96,24 @@ func listenUnix(path string, gid int) (*net.UnixConn, error) {
 	return conn, nil
 }
 
+// listenStream makes the stream socket at path, in place of one that nobody
+// listens to any more. Everybody may connect, as to /dev/log.
+func listenStream(path string) (*net.UnixListener, error) {
+	if err := removeStale(path, "unix"); err != nil {
+		return nil, err
+	}
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("make socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o666); err != nil {
+		return nil, errors.Join(fmt.Errorf("make socket: %w", err), listener.Close())
+	}
+	return listener, nil
+}
+
 // removeStale removes a socket that an earlier run has left, and nothing else.
-func removeStale(path string) error {
+func removeStale(path, network string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -109,7 +125,7 @@ func removeStale(path string) error {
 	if info.Mode().Type() != fs.ModeSocket || !ok || int(stat.Uid) != os.Geteuid() {
 		return fmt.Errorf("make socket %s: something else is there that is not ours and is left alone; move it away", path)
 	}
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	conn, err := net.DialUnix(network, nil, &net.UnixAddr{Name: path, Net: network})
 	if err == nil {
 		return errors.Join(fmt.Errorf("make socket %s: another process receives there; stop it", path), conn.Close())
 	}

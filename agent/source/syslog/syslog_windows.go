@@ -15,6 +15,8 @@ func plug(*os.File) ([]byte, error) { return nil, errNotHere }
 
 func listenUnix(string, int) (*net.UnixConn, error) { return nil, errNotHere }
 
+func listenStream(string) (*net.UnixListener, error) { return nil, errNotHere }
+
 // A socket of Unix does not come to be on Windows.
 type socket struct{}
 
