@@ -63,11 +63,23 @@ type Syslog struct {
 	// Selectors say which messages are wanted; a message is kept when any
 	// selector has its facility and severity.
 	Selectors []SyslogSelector `json:"selectors"`
+	// Road is where messages come from: one of the words below.
+	Road string `json:"road,omitempty"`
+	// Since changes whenever the journal is chosen anew: what came by another
+	// road meanwhile is not read again.
+	Since string `json:"since,omitempty"`
 	// UDP and TCP are loopback addresses to listen on besides the Unix socket,
 	// host:port; empty by default.
 	UDP string `json:"udp,omitempty"`
 	TCP string `json:"tcp,omitempty"`
 }
+
+// Words of Syslog.Road. Without one it is RoadRSyslog.
+const (
+	RoadRSyslog  = "rsyslog"   // by a named pipe
+	RoadSyslogNG = "syslog-ng" // by a Unix socket
+	RoadJournal  = "journal"   // the agent reads systemd's journal itself
+)
 
 // A SyslogSelector names facilities and severities by the words of
 // oms-protocol d.4 (kern … local7; emerg … debug); "*" is all.

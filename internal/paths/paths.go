@@ -80,6 +80,9 @@ func (l Layout) SyslogPipe() string { return filepath.Join(l.LogDir(), "syslog.p
 // SyslogSocket takes messages from other senders.
 func (l Layout) SyslogSocket() string { return filepath.Join(l.RunDir(), "syslog.sock") }
 
+// SyslogStream takes messages from syslog-ng.
+func (l Layout) SyslogStream() string { return filepath.Join(l.RunDir(), "syslog-ng.sock") }
+
 // LogDir is root's: it holds what commands log and the pipe for the syslog
 // daemon, and AgentLogDir.
 func (l Layout) LogDir() string { return l.join(logDir...) }
