@@ -26,12 +26,21 @@ help: ## list the targets
 build: ## build the binary for this machine: build/log-analytics-agent
 	$(GOBUILD) -o $(OUT)/log-analytics-agent .
 
+# The real syslog-ng, for the tests. It cannot be installed beside rsyslog, so its
+# packages are unpacked.
+SYSLOGNG := $(OUT)/syslog-ng
+$(SYSLOGNG)/usr/sbin/syslog-ng:
+	@mkdir -p $(SYSLOGNG).new
+	cd $(SYSLOGNG).new && apt-get download -q syslog-ng-core libivykis0 libnet1 libjson-c5 libwrap0 libpcre3 >/dev/null && \
+		for p in *.deb; do dpkg -x $$p . && rm $$p || exit 1; done
+	@mv $(SYSLOGNG).new $(SYSLOGNG)
+
 .PHONY: test
-test: ## run the tests
+test: $(SYSLOGNG)/usr/sbin/syslog-ng ## run the tests
 	go test ./...
 
 .PHONY: race
-race: ## run the tests with the race detector (needs a C compiler)
+race: $(SYSLOGNG)/usr/sbin/syslog-ng ## run the tests with the race detector (needs a C compiler)
 	CGO_ENABLED=1 go test -race ./...
 	go test ./agent/upload -run Fleet
 

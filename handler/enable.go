@@ -78,6 +78,7 @@ func (h *Handler) apply(ctx context.Context, x *extension.Invocation) (started b
 	}
 	h.shareQuota(settings, x.Log)
 	h.adopt(s, x, settings)
+	settings.note(h.chooseRoad(ctx, s, settings.Config.Sources.Syslog, x.Now()))
 	renewed, err := h.deliver(s, settings, uid, gid)
 	if err != nil {
 		return false, fmt.Errorf("hand the settings to the agent: %w", err)
@@ -85,10 +86,7 @@ func (h *Handler) apply(ctx context.Context, x *extension.Invocation) (started b
 	if err := h.saveState(s); err != nil {
 		return false, err
 	}
-	note := h.configureSyslog(ctx, settings.Config.Sources.Syslog, uid, x.Log)
-	if note != "" {
-		settings.Notes = append(settings.Notes, note)
-	}
+	settings.note(h.configureSyslog(ctx, settings.Config.Sources.Syslog, uid, x.Log))
 	if err := h.startAgent(ctx, s, renewed, x); err != nil {
 		return true, err
 	}

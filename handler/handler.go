@@ -17,8 +17,8 @@ import (
 	"time"
 
 	"github.com/openloganalytics/agent/extension"
-	"github.com/openloganalytics/agent/handler/rsyslog"
 	"github.com/openloganalytics/agent/handler/service"
+	"github.com/openloganalytics/agent/handler/syslogd"
 	"github.com/openloganalytics/agent/internal/paths"
 	"github.com/openloganalytics/agent/internal/product"
 )
@@ -108,7 +108,7 @@ func (h *Handler) disable(ctx context.Context, x *extension.Invocation) error {
 	if err := h.Manager.Stop(ctx, h.unit(s)); err != nil {
 		return fmt.Errorf("stop the agent: %w", err)
 	}
-	if err := rsyslog.Detach(h.Layout.SyslogPipe()); err != nil { // an agent whose supervisor was killed has not done it
+	if err := syslogd.Detach(h.Layout.SyslogPipe()); err != nil { // an agent whose supervisor was killed has not done it
 		return err
 	}
 	x.Log.Info("agent is stopped", "manager", h.Manager.Kind())

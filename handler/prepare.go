@@ -10,8 +10,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/openloganalytics/agent/handler/rsyslog"
 	"github.com/openloganalytics/agent/handler/service"
+	"github.com/openloganalytics/agent/handler/syslogd"
 	"github.com/openloganalytics/agent/internal/atomicfile"
 	"github.com/openloganalytics/agent/internal/logfile"
 )
@@ -32,7 +32,7 @@ func (h *Handler) Prepare(ctx context.Context, log *logfile.Logger) error {
 		err = h.folders(uid, gid)
 	}
 	if err == nil {
-		err = rsyslog.Attach(h.Layout.SyslogPipe())
+		err = syslogd.Attach(h.Layout.SyslogPipe())
 	}
 	if err != nil {
 		return fmt.Errorf("prepare the agent's start: %w", err)
@@ -71,7 +71,7 @@ func (h *Handler) leaveOtherMachine(ctx context.Context, log *logfile.Logger) er
 // Ended is root's part of every end of the agent. how says in words why it
 // ended, and is empty for a stop that was asked for.
 func (h *Handler) Ended(how string) error {
-	err := rsyslog.Detach(h.Layout.SyslogPipe())
+	err := syslogd.Detach(h.Layout.SyslogPipe())
 	if how == "" {
 		return err
 	}

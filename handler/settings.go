@@ -378,3 +378,10 @@ func PublicConfig(public json.RawMessage) (*agent.Config, error) {
 	s.public(d, d.object("", public, false))
 	return &s.Config, d.err()
 }
+
+// note adds a sentence for the user, if there is one.
+func (s *Settings) note(text string) {
+	if text != "" {
+		s.Notes = append(s.Notes, text)
+	}
+}

@@ -38,6 +38,9 @@ type state struct {
 	ReadsHome  bool   `json:"readsHome,omitempty"`
 	BindsLow   bool   `json:"bindsLow,omitempty"`
 
+	// JournalSince is when the journal was chosen as the road of syslog.
+	JournalSince string `json:"journalSince,omitempty"`
+
 	// Missing is when the handler's folder was first found gone.
 	Missing time.Time `json:"missing,omitzero"`
 

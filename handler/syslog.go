@@ -2,12 +2,49 @@ package handler
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
 
 	"github.com/openloganalytics/agent/agent"
 	"github.com/openloganalytics/agent/agent/source/syslog"
-	"github.com/openloganalytics/agent/handler/rsyslog"
+	"github.com/openloganalytics/agent/handler/syslogd"
 	"github.com/openloganalytics/agent/internal/logfile"
 )
+
+// chooseRoad says in the config where syslog comes from: from the daemon that
+// this machine has, or else from the journal. The note is for the user.
+func (h *Handler) chooseRoad(ctx context.Context, s *state, cfg *agent.Syslog, now time.Time) (note string) {
+	if !h.Root || cfg == nil || len(cfg.Selectors) == 0 {
+		return ""
+	}
+	choice := syslogd.Choose(ctx, syslogd.Options{Root: h.Layout.Root()})
+	cfg.Road, cfg.Since = choice.Daemon, ""
+	if choice.Daemon == "" && h.hasJournal() {
+		if s.JournalSince == "" {
+			s.JournalSince = now.UTC().Format(time.RFC3339Nano)
+		}
+		cfg.Road, cfg.Since = agent.RoadJournal, s.JournalSince
+		note = "Syslog is read from systemd's journal, because no syslog daemon runs here that could hand it on"
+		if choice.Warning != "" {
+			note += " (" + choice.Warning + ")"
+		}
+		return note + "."
+	}
+	s.JournalSince = ""
+	if choice.Daemon == "" {
+		cfg.Road = agent.RoadRSyslog // which the user is told to install
+		return ""
+	}
+	return "Syslog comes from " + choice.Daemon + "."
+}
+
+// hasJournal reports whether journald runs here.
+func (h *Handler) hasJournal() bool {
+	_, err := os.Stat(filepath.Join("/", h.Layout.Root(), "run", "systemd", "journal", "socket"))
+	return err == nil
+}
 
 // configureSyslog makes the syslog daemon pass on what the settings ask for,
 // or stop passing on. What is wrong with it is a note to the user: everything
@@ -16,20 +53,21 @@ func (h *Handler) configureSyslog(ctx context.Context, cfg *agent.Syslog, uid in
 	if !h.Root {
 		return ""
 	}
-	if cfg == nil {
+	if cfg == nil || cfg.Road == agent.RoadJournal {
 		if err := h.removeSyslog(ctx, log); err != nil {
 			return "Syslog: " + err.Error() + "."
 		}
 		return ""
 	}
-	selectors := make([]syslog.Selector, 0, len(cfg.Selectors))
+	o := h.syslogDaemon()
+	o.Daemon, o.UID = cfg.Road, uid
 	for _, s := range cfg.Selectors {
-		selectors = append(selectors, syslog.Selector{Facilities: s.Facilities, Severities: s.Severities})
+		o.Selectors = append(o.Selectors, syslog.Selector{Facilities: s.Facilities, Severities: s.Severities})
 	}
-	result, err := rsyslog.Configure(ctx, rsyslog.Options{Root: h.Layout.Root(), Pipe: h.Layout.SyslogPipe(), UID: uid, Selectors: selectors})
+	result, err := syslogd.Configure(ctx, o)
 	if err != nil {
 		log.Warn("syslog daemon not configured", "error", err)
-		return "Syslog is not collected: " + err.Error() + "."
+		return fmt.Sprintf("Syslog is not collected: %v.", err)
 	}
 	if result.Warning != "" {
 		log.Warn("syslog daemon", "warning", result.Warning)
@@ -41,9 +79,13 @@ func (h *Handler) removeSyslog(ctx context.Context, log *logfile.Logger) error {
 	if !h.Root {
 		return nil
 	}
-	result, err := rsyslog.Remove(ctx, rsyslog.Options{Root: h.Layout.Root(), Pipe: h.Layout.SyslogPipe()})
+	result, err := syslogd.Remove(ctx, h.syslogDaemon())
 	if err == nil && result.Warning != "" {
 		log.Warn("syslog daemon", "warning", result.Warning)
 	}
 	return err
+}
+
+func (h *Handler) syslogDaemon() syslogd.Options {
+	return syslogd.Options{Root: h.Layout.Root(), Pipe: h.Layout.SyslogPipe(), Socket: h.Layout.SyslogStream()}
 }

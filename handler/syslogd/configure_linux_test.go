@@ -1,4 +1,4 @@
-package rsyslog
+package syslogd
 
 import (
 	"context"
@@ -26,6 +26,13 @@ type fake struct {
 	fail   error
 }
 
+// Our files for rsyslog.
+const (
+	file    = folder + "/" + filename + ".conf"
+	pending = folder + "/" + filename + ".pending"
+	check   = folder + "/" + filename + ".check"
+)
+
 const mainConfig = `# $WorkDirectory /commented/out
 $WorkDirectory /var/spool/rsyslog
 $IncludeConfig /etc/rsyslog.d/*.conf
@@ -35,7 +42,7 @@ func newFake(t *testing.T) *fake {
 	t.Helper()
 	f := &fake{t: t}
 	root := t.TempDir()
-	f.o = Options{Root: root, Pipe: filepath.Join(root, "pipe"), UID: os.Getuid(), Run: f.run, Selectors: []syslog.Selector{
+	f.o = Options{Daemon: RSyslog, Root: root, Pipe: filepath.Join(root, "pipe"), UID: os.Getuid(), Run: f.run, Selectors: []syslog.Selector{
 		{Facilities: []string{"auth"}, Severities: []string{"*"}},
 	}}
 	f.write("/usr/sbin/rsyslogd", "")
@@ -132,7 +139,7 @@ func TestConfigure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(dropin("log-analytics-agent", f.o.Pipe, wanted, true), f.read(file)); diff != "" {
+	if diff := cmp.Diff(marker+dropin("log-analytics-agent", f.o.Pipe, wanted, true), f.read(file)); diff != "" {
 		t.Errorf("file (-want +got):\n%s", diff)
 	}
 	entries, err := os.ReadDir(f.path(folder))

@@ -1,4 +1,4 @@
-package rsyslog
+package syslogd
 
 import (
 	"context"
@@ -7,97 +7,136 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/openloganalytics/agent/agent/source/syslog"
 )
 
-const mainFile = "/etc/rsyslog.conf"
+// Names of daemons, as their services are called.
+const (
+	RSyslog  = "rsyslog"
+	SyslogNG = "syslog-ng"
+)
 
-// A machine is what is known of the rsyslog here.
-type machine struct {
-	opts          Options
-	rsyslogd      string // the daemon's path
-	workDirectory string // where its queues are, "" when it has none
-	group         int    // that it writes files as
+// A daemon is what differs between syslog daemons. Its methods are given the
+// machine that it is on.
+type daemon interface {
+	// read takes from the configuration what has to be known of it, and says
+	// what keeps our file from being obeyed.
+	read(m *machine) (warning string)
+	// prepare makes what messages wait in, or are written to. remade says that
+	// the daemon has to be restarted for it.
+	prepare(m *machine) (remade bool, warning string, err error)
+	// text is our file, with the word that its parts are named by.
+	text(m *machine, name string, wanted syslog.Selection) string
+	// whole begins a configuration that includes all of the machine's, and alone
+	// returns one with nothing but a text, "" when that cannot be.
+	whole(m *machine) string
+	alone(m *machine, text string) string
+	// remove takes away what prepare made, and the queue.
+	remove(m *machine) error
 }
+
+// A machine is what is known of a daemon here.
+type machine struct {
+	opts   Options
+	daemon daemon
+
+	name      string   // the daemon's, and its service's
+	process   string   // as the kernel calls it
+	programs  []string // where it can be installed
+	pidFiles  []string
+	mainFile  string // its configuration
+	folder    string // for files like ours
+	checkArgs []string
+
+	program string // where it is, "" when it is not
+}
+
+// machines returns the machine as each of the daemons sees it.
+func machines(o Options) []*machine {
+	return []*machine{
+		{
+			opts: o, daemon: &rsyslog{}, name: RSyslog, process: "rsyslogd",
+			programs: []string{"/usr/sbin/rsyslogd", "/sbin/rsyslogd"}, pidFiles: []string{"/run/rsyslogd.pid", "/var/run/rsyslogd.pid"},
+			mainFile: mainFile, folder: folder, checkArgs: []string{"-N1", "-f"},
+		},
+		{
+			opts: o, daemon: &syslogNG{}, name: SyslogNG, process: "syslog-ng",
+			programs: []string{"/usr/sbin/syslog-ng", "/sbin/syslog-ng"}, pidFiles: []string{"/run/syslog-ng.pid", "/var/run/syslog-ng.pid"},
+			mainFile: "/etc/syslog-ng/syslog-ng.conf", folder: "/etc/syslog-ng/conf.d", checkArgs: []string{"--syntax-only", "-f"},
+		},
+	}
+}
+
+const filename = "95-" + name
+
+// file is the file that this package writes; pending, beside it, says that the
+// daemon was not restarted yet; check is tried out. Only *.conf is read by the
+// daemons, and nothing outside this folder when AppArmor confines them.
+func (m *machine) file() string    { return m.folder + "/" + filename + ".conf" }
+func (m *machine) pending() string { return m.folder + "/" + filename + ".pending" }
+func (m *machine) check() string   { return m.folder + "/" + filename + ".check" }
 
 func (m *machine) path(path string) string { return filepath.Join(m.opts.Root, path) }
 
-// find looks for rsyslog. The warning says why it cannot be configured.
-func find(o Options) (m *machine, warning string) {
-	m = &machine{opts: o}
-	for _, path := range []string{"/usr/sbin/rsyslogd", "/sbin/rsyslogd"} {
+// find looks for the daemon. The warning says why it cannot be configured.
+func (m *machine) find() (warning string) {
+	for _, path := range m.programs {
 		if exists(m.path(path)) {
-			m.rsyslogd = m.path(path)
+			m.program = m.path(path)
 			break
 		}
 	}
-	included := m.read()
+	unread := m.daemon.read(m)
 	switch {
-	case m.rsyslogd == "":
-		return m, "no rsyslog on this machine: there is no /usr/sbin/rsyslogd; install rsyslog for its messages to be collected"
-	case !exists(m.path(folder)):
-		return m, "no rsyslog on this machine that can be configured: there is no " + folder
-	case !included:
-		return m, "rsyslog does not read " + folder + ": add the line $IncludeConfig " + folder + "/*.conf to " + mainFile
+	case m.program == "":
+		return fmt.Sprintf("no %[1]s on this machine: there is no %[2]s; install %[1]s for its messages to be collected", m.name, m.programs[0])
+	case !exists(m.path(m.folder)):
+		return fmt.Sprintf("no %s on this machine that can be configured: there is no %s", m.name, m.folder)
 	}
-	return m, ""
+	return unread
 }
 
-// read takes from the configuration what has to be known of it, in both of
-// its languages, and tells whether it includes our folder.
-func (m *machine) read() (included bool) {
-	var (
-		work    = regexp.MustCompile(`(?i)(?:^\$WorkDirectory\s+|\bworkDirectory\s*=\s*")([^"\s]+)`)
-		group   = regexp.MustCompile(`(?i)(?:^\$PrivDropToGroup\s+|\bprivdrop\.group\.name\s*=\s*")([^"\s]+)`)
-		person  = regexp.MustCompile(`(?i)(?:^\$PrivDropToUser\s+|\bprivdrop\.user\.name\s*=\s*")([^"\s]+)`)
-		include = regexp.MustCompile(`(?i)(?:^\$IncludeConfig\s+|\bfile\s*=\s*")` + folder + `/`)
-	)
-	files, err := filepath.Glob(m.path(folder) + "/*.conf")
-	if err != nil {
-		files = nil // a Root with brackets in it, and no such machine
-	}
-	var groupName, userName string
-	for _, path := range append([]string{m.path(mainFile)}, files...) {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			continue // what rsyslog cannot read either has no say
-		}
-		for line := range strings.Lines(string(text)) {
-			line = strings.TrimSpace(line)
-			if strings.HasPrefix(line, "#") {
-				continue
-			}
-			for into, pattern := range map[*string]*regexp.Regexp{&m.workDirectory: work, &groupName: group, &userName: person} {
-				if found := pattern.FindStringSubmatch(line); found != nil {
-					*into = found[1]
-				}
-			}
-			included = included || include.MatchString(line)
-		}
-	}
-	m.group = groupID(groupName, userName)
-	return included
+// A Choice is the daemon that messages are to come from.
+type Choice struct {
+	Daemon string // RSyslog or SyslogNG; "" when there is none that can be told
+	// Warning says why a daemon that is there is not the one.
+	Warning string
 }
 
-// groupID returns the id of a group, or of a user's group; 0 when there is
-// neither: rsyslogd then is root's.
-func groupID(groupName, userName string) int {
-	id := "0"
-	if g, err := user.LookupGroup(groupName); err == nil {
-		id = g.Gid
-	} else if u, err := user.Lookup(userName); err == nil {
-		id = u.Gid
+// Choose looks for the daemon that takes this machine's messages: it is
+// installed, can be told, and runs or is to run.
+func Choose(ctx context.Context, o Options) Choice {
+	var c Choice
+	for _, m := range machines(o) {
+		warning := m.find()
+		if m.program == "" || !m.inUse(ctx) {
+			continue
+		}
+		if warning == "" {
+			return Choice{Daemon: m.name}
+		}
+		c.Warning = joined(c.Warning, warning)
 	}
-	gid, err := strconv.Atoi(id)
-	if err != nil {
-		return 0 // Windows, where there is no rsyslog
+	return c
+}
+
+// inUse tells whether the daemon runs, or will after the next boot.
+func (m *machine) inUse(ctx context.Context) bool {
+	if !exists(m.path("/run/systemd/system")) {
+		return true // there is nobody else who would take the messages
 	}
-	return gid
+	systemctl := m.first("/usr/bin/systemctl", "/bin/systemctl")
+	for _, ask := range []string{"is-active", "is-enabled"} {
+		if _, err := m.run(ctx, checkTimeout, systemctl, ask, "--quiet", m.name+".service"); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // How long a program may take.
@@ -118,16 +157,16 @@ func (m *machine) run(ctx context.Context, limit time.Duration, program string, 
 	return cmd.CombinedOutput()
 }
 
-// restart makes rsyslog read its configuration: for that it has to start anew,
-// SIGHUP does not do it. An rsyslog that does not run is not started.
+// restart makes the daemon read its configuration: rsyslog has to start anew for
+// that. One that does not run is not started.
 func (m *machine) restart(ctx context.Context) (warning string, err error) {
-	const stopped = "rsyslog is installed but does not run; start it for its messages to be collected"
+	stopped := m.name + " is installed but does not run; start it for its messages to be collected"
 	if exists(m.path("/run/systemd/system")) {
 		systemctl := m.first("/usr/bin/systemctl", "/bin/systemctl")
-		if output, err := m.run(ctx, restartTimeout, systemctl, "try-restart", "rsyslog.service"); err != nil {
-			return "", fmt.Errorf("restart rsyslog: %w: %s", err, complaint(output))
+		if output, err := m.run(ctx, restartTimeout, systemctl, "try-restart", m.name+".service"); err != nil {
+			return "", fmt.Errorf("restart %s: %w: %s", m.name, err, complaint(output))
 		}
-		if _, err := m.run(ctx, restartTimeout, systemctl, "is-active", "--quiet", "rsyslog.service"); err != nil {
+		if _, err := m.run(ctx, restartTimeout, systemctl, "is-active", "--quiet", m.name+".service"); err != nil {
 			return stopped, nil //nolint:nilerr // the exit code is the answer
 		}
 		return "", nil
@@ -135,15 +174,15 @@ func (m *machine) restart(ctx context.Context) (warning string, err error) {
 	if !m.runs() {
 		return stopped, nil
 	}
-	program, args := m.first("/usr/sbin/service", "/sbin/service"), []string{"rsyslog", "restart"}
+	program, args := m.first("/usr/sbin/service", "/sbin/service"), []string{m.name, "restart"}
 	if !exists(program) {
-		program, args = m.path("/etc/init.d/rsyslog"), []string{"restart"}
+		program, args = m.path("/etc/init.d/"+m.name), []string{"restart"}
 	}
 	if !exists(program) {
-		return "restart rsyslog for it to read " + file + ": this machine has neither systemd nor a service script to do it with", nil
+		return "restart " + m.name + " for it to read " + m.file() + ": this machine has neither systemd nor a service script to do it with", nil
 	}
 	if output, err := m.run(ctx, restartTimeout, program, args...); err != nil {
-		return "", fmt.Errorf("restart rsyslog: %w: %s", err, complaint(output))
+		return "", fmt.Errorf("restart %s: %w: %s", m.name, err, complaint(output))
 	}
 	return "", nil
 }
@@ -158,9 +197,9 @@ func (m *machine) first(paths ...string) string {
 	return m.path(paths[len(paths)-1])
 }
 
-// runs tells whether the process that rsyslogd has noted is one of its own.
+// runs tells whether the process that the daemon has noted is one of its own.
 func (m *machine) runs() bool {
-	for _, path := range []string{"/run/rsyslogd.pid", "/var/run/rsyslogd.pid"} {
+	for _, path := range m.pidFiles {
 		text, err := os.ReadFile(m.path(path))
 		if err != nil {
 			continue
@@ -170,32 +209,11 @@ func (m *machine) runs() bool {
 			continue
 		}
 		comm, err := os.ReadFile(m.path(fmt.Sprintf("/proc/%d/comm", pid)))
-		if err == nil && strings.TrimSpace(string(comm)) == "rsyslogd" {
+		if err == nil && strings.TrimSpace(string(comm)) == m.process {
 			return true
 		}
 	}
 	return false
-}
-
-// removeQueue deletes the files of our queue: what nobody will read any more.
-func (m *machine) removeQueue() error {
-	var failed error
-	for _, dir := range []string{m.workDirectory, "/var/spool/rsyslog", "/var/lib/rsyslog"} {
-		if dir == "" {
-			continue
-		}
-		entries, err := os.ReadDir(m.path(dir))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			failed = errors.Join(failed, err)
-		}
-		for _, entry := range entries {
-			rest, ours := strings.CutPrefix(entry.Name(), name+".")
-			if _, err := strconv.ParseUint(rest, 10, 64); ours && (err == nil || rest == "qi") && entry.Type().IsRegular() {
-				failed = errors.Join(failed, removeFile(filepath.Join(m.path(dir), entry.Name())))
-			}
-		}
-	}
-	return failed
 }
 
 func exists(path string) bool {

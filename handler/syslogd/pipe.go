@@ -1,4 +1,4 @@
-package rsyslog
+package syslogd
 
 import (
 	"errors"
@@ -34,9 +34,9 @@ func Detach(pipe string) error {
 }
 
 // removePipe removes the pipe, and nothing that is none.
-func (m *machine) removePipe() error {
+func removePipe(pipe string) error {
 	var failed error
-	for _, path := range []string{m.opts.Pipe, m.opts.Pipe + away} {
+	for _, path := range []string{pipe, pipe + away} {
 		if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeNamedPipe {
 			failed = errors.Join(failed, removeFile(path))
 		}

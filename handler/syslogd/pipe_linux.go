@@ -1,4 +1,4 @@
-package rsyslog
+package syslogd
 
 import (
 	"errors"
@@ -15,8 +15,7 @@ const pipeMode = 0o660
 // makePipe makes the pipe, or what it is not like it should be. remade says
 // that rsyslogd may hold another one open. Nothing is done by name to what
 // somebody may have put there instead.
-func (m *machine) makePipe() (remade bool, err error) {
-	path := m.opts.Pipe
+func makePipe(path string, uid, gid int) (remade bool, err error) {
 	if !exists(path) && exists(path+away) {
 		path += away
 	} else if err := unix.Mkfifo(path, 0o600); err == nil {
@@ -37,9 +36,18 @@ func (m *machine) makePipe() (remade bool, err error) {
 		return false, fmt.Errorf("%s is no pipe and is left alone; move it away", path)
 	}
 	if os.Geteuid() == 0 { // else it is the caller's own, for a trial
-		if err := pipe.Chown(m.opts.UID, m.group); err != nil {
+		if err := pipe.Chown(uid, gid); err != nil {
 			return false, err
 		}
 	}
 	return remade, pipe.Chmod(pipeMode)
+}
+
+// sameOwner gives a file the owner that another one has.
+func sameOwner(path, as string) error {
+	var stat unix.Stat_t
+	if err := unix.Stat(as, &stat); err != nil {
+		return fmt.Errorf("look at %s: %w", as, err)
+	}
+	return os.Lchown(path, int(stat.Uid), int(stat.Gid))
 }

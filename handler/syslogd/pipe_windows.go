@@ -1,7 +1,11 @@
-package rsyslog
+package syslogd
 
 import "errors"
 
-func (m *machine) makePipe() (remade bool, err error) {
-	return false, errors.New("there is no rsyslog on Windows")
+var errWindows = errors.New("there is no syslog daemon on Windows")
+
+func makePipe(string, int, int) (remade bool, err error) {
+	return false, errWindows
 }
+
+func sameOwner(string, string) error { return errWindows }

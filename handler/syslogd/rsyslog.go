@@ -1,12 +1,136 @@
-package rsyslog
+package syslogd
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/openloganalytics/agent/agent/source/syslog"
 )
+
+const (
+	mainFile = "/etc/rsyslog.conf"
+	folder   = "/etc/rsyslog.d"
+)
+
+// rsyslog writes into a named pipe, with its own ompipe: omuxsock, which sends
+// to a Unix socket, throws away what it sends while the agent restarts, and
+// omfwd would need a port. When nobody reads, the pipe is full and rsyslog keeps
+// the messages in a queue on disk. In /var/log the pipe is where the AppArmor
+// profile of Ubuntu and the SELinux policy of Red Hat let rsyslogd write.
+type rsyslog struct {
+	workDirectory string // where its queues are, "" when it has none
+	group         int    // that it writes files as
+}
+
+// read reads both of rsyslog's languages.
+func (d *rsyslog) read(m *machine) (warning string) {
+	included := false
+	var (
+		work    = regexp.MustCompile(`(?i)(?:^\$WorkDirectory\s+|\bworkDirectory\s*=\s*")([^"\s]+)`)
+		group   = regexp.MustCompile(`(?i)(?:^\$PrivDropToGroup\s+|\bprivdrop\.group\.name\s*=\s*")([^"\s]+)`)
+		person  = regexp.MustCompile(`(?i)(?:^\$PrivDropToUser\s+|\bprivdrop\.user\.name\s*=\s*")([^"\s]+)`)
+		include = regexp.MustCompile(`(?i)(?:^\$IncludeConfig\s+|\bfile\s*=\s*")` + folder + `/`)
+	)
+	files, err := filepath.Glob(m.path(folder) + "/*.conf")
+	if err != nil {
+		files = nil // a Root with brackets in it, and no such machine
+	}
+	var groupName, userName string
+	for _, path := range append([]string{m.path(mainFile)}, files...) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // what rsyslog cannot read either has no say
+		}
+		for line := range strings.Lines(string(text)) {
+			line = strings.TrimSpace(line)
+			if strings.HasPrefix(line, "#") {
+				continue
+			}
+			for into, pattern := range map[*string]*regexp.Regexp{&d.workDirectory: work, &groupName: group, &userName: person} {
+				if found := pattern.FindStringSubmatch(line); found != nil {
+					*into = found[1]
+				}
+			}
+			included = included || include.MatchString(line)
+		}
+	}
+	d.group = groupID(groupName, userName)
+	if !included {
+		return "rsyslog does not read " + folder + ": add the line $IncludeConfig " + folder + "/*.conf to " + mainFile
+	}
+	return ""
+}
+
+// groupID returns the id of a group, or of a user's group; 0 when there is
+// neither: rsyslogd then is root's.
+func groupID(groupName, userName string) int {
+	id := "0"
+	if g, err := user.LookupGroup(groupName); err == nil {
+		id = g.Gid
+	} else if u, err := user.Lookup(userName); err == nil {
+		id = u.Gid
+	}
+	gid, err := strconv.Atoi(id)
+	if err != nil {
+		return 0 // Windows, where there is no rsyslog
+	}
+	return gid
+}
+
+func (d *rsyslog) prepare(m *machine) (remade bool, warning string, err error) {
+	if strings.ContainsAny(m.opts.Pipe, "\"\\\n\r\x00") {
+		return false, "", fmt.Errorf("the path of the pipe, %q, has a character that rsyslog cannot read", m.opts.Pipe)
+	}
+	if d.workDirectory == "" {
+		warning = "rsyslog has no work directory, so messages wait in memory alone while the agent is stopped; " +
+			"set $WorkDirectory in " + mainFile
+	}
+	remade, err = makePipe(m.opts.Pipe, m.opts.UID, d.group)
+	return remade, warning, err
+}
+
+func (d *rsyslog) text(m *machine, name string, wanted syslog.Selection) string {
+	return dropin(name, m.opts.Pipe, wanted, d.workDirectory != "")
+}
+
+func (d *rsyslog) whole(m *machine) string {
+	return "$IncludeConfig " + m.path(mainFile) + "\n" // older than include(), and read by all versions
+}
+
+func (d *rsyslog) alone(_ *machine, text string) string { return text }
+
+func (d *rsyslog) remove(m *machine) error {
+	return errors.Join(removePipe(m.opts.Pipe), d.removeQueue(m))
+}
+
+// removeQueue deletes the files of our queue: what nobody will read any more.
+func (d *rsyslog) removeQueue(m *machine) error {
+	var failed error
+	for _, dir := range []string{d.workDirectory, "/var/spool/rsyslog", "/var/lib/rsyslog"} {
+		if dir == "" {
+			continue
+		}
+		entries, err := os.ReadDir(m.path(dir))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			failed = errors.Join(failed, err)
+		}
+		for _, entry := range entries {
+			rest, ours := strings.CutPrefix(entry.Name(), name+".")
+			if _, err := strconv.ParseUint(rest, 10, 64); ours && (err == nil || rest == "qi") && entry.Type().IsRegular() {
+				failed = errors.Join(failed, removeFile(filepath.Join(m.path(dir), entry.Name())))
+			}
+		}
+	}
+	return failed
+}
 
 const (
 	severities = 8
@@ -24,12 +148,6 @@ func severityWord(severity int) string {
 	return "warning"
 }
 
-// marker begins every file that this package writes, and no other.
-const marker = "# Written by log-analytics-agent, which overwrites changes. Rules of your own go into another file.\n"
-
-// name is what the template, the action and the queue's files are called.
-const name = "log-analytics-agent"
-
 // dropin returns the file for rsyslog: what is selected goes to the pipe,
 // through a queue of its own.
 //
@@ -43,7 +161,6 @@ const name = "log-analytics-agent"
 // Without a work directory of rsyslog it is in memory alone.
 func dropin(name, pipe string, wanted syslog.Selection, disk bool) string {
 	var b strings.Builder
-	b.WriteString(marker)
 	fmt.Fprintf(&b, `template(name="%s" type="string" string="\002<%%PRI%%>1 %%TIMESTAMP:::date-rfc3339%% %%HOSTNAME%% %%syslogtag:::escape-cc%% - %%MSGID%% %%STRUCTURED-DATA:::escape-cc%%%%msg:::sp-if-no-1st-sp%%%%msg:::escape-cc%%\n")`+"\n", name)
 	fmt.Fprintf(&b, "if %s then {\n", condition(wanted))
 	fmt.Fprintf(&b, "  action(name=%q type=\"ompipe\" pipe=%q template=%q\n", name, pipe, name)

@@ -1,4 +1,4 @@
-package rsyslog
+package syslogd
 
 import (
 	"bytes"
@@ -22,9 +22,9 @@ import (
 	"github.com/openloganalytics/agent/agent/source/syslog"
 )
 
-// A daemon is the real rsyslogd with a machine of its own below a temporary
+// A rsyslogd is the real one, with a machine of its own below a temporary
 // folder.
-type daemon struct {
+type rsyslogd struct {
 	t     *testing.T
 	o     Options
 	input string // the socket that it receives from
@@ -32,7 +32,7 @@ type daemon struct {
 	log   net.Conn
 }
 
-func newDaemon(t *testing.T) *daemon {
+func newDaemon(t *testing.T) *rsyslogd {
 	t.Helper()
 	const installed = "/usr/sbin/rsyslogd"
 	binary, err := os.ReadFile(installed)
@@ -40,8 +40,8 @@ func newDaemon(t *testing.T) *daemon {
 		t.Fatalf("this test needs the real rsyslog: %v; install the package rsyslog", err)
 	}
 	root := t.TempDir()
-	d := &daemon{t: t, input: filepath.Join(root, "log")}
-	d.o = Options{Root: root, Pipe: filepath.Join(root, "pipe"), UID: os.Getuid(), Run: func(ctx context.Context, program string, args ...string) ([]byte, error) {
+	d := &rsyslogd{t: t, input: filepath.Join(root, "log")}
+	d.o = Options{Daemon: RSyslog, Root: root, Pipe: filepath.Join(root, "pipe"), UID: os.Getuid(), Run: func(ctx context.Context, program string, args ...string) ([]byte, error) {
 		return exec.CommandContext(ctx, program, args...).CombinedOutput()
 	}}
 	for _, dir := range []string{folder, "/usr/sbin", "/work"} {
@@ -69,7 +69,7 @@ $IncludeConfig /etc/rsyslog.d/no-such-file-*.conf
 	return d
 }
 
-func (d *daemon) start() {
+func (d *rsyslogd) start() {
 	d.t.Helper()
 	d.cmd = exec.Command(filepath.Join(d.o.Root, "/usr/sbin/rsyslogd"), "-n", "-f", filepath.Join(d.o.Root, mainFile), "-i", filepath.Join(d.o.Root, "pid"))
 	d.cmd.Stdout, d.cmd.Stderr = os.Stdout, os.Stderr
@@ -89,7 +89,7 @@ func (d *daemon) start() {
 }
 
 // stop ends rsyslogd as the service manager does.
-func (d *daemon) stop() {
+func (d *rsyslogd) stop() {
 	if d.cmd == nil {
 		return
 	}
@@ -102,13 +102,13 @@ func (d *daemon) stop() {
 	d.cmd = nil
 }
 
-func (d *daemon) restart() {
+func (d *rsyslogd) restart() {
 	d.t.Helper()
 	d.stop()
 	d.start()
 }
 
-func (d *daemon) send(format string, args ...any) {
+func (d *rsyslogd) send(format string, args ...any) {
 	d.t.Helper()
 	if _, err := fmt.Fprintf(d.log, format, args...); err != nil {
 		d.t.Fatal(err)
@@ -117,7 +117,7 @@ func (d *daemon) send(format string, args ...any) {
 
 // accepted waits until rsyslogd has read n messages: what it has not read yet
 // is lost when it stops.
-func (d *daemon) accepted(n int) {
+func (d *rsyslogd) accepted(n int) {
 	d.t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		written, err := os.ReadFile(filepath.Join(d.o.Root, "all.log"))
@@ -132,7 +132,7 @@ func (d *daemon) accepted(n int) {
 }
 
 // agent starts the agent's source on the pipe and returns what stops it.
-func (d *daemon) agent(out *sourcetest.Emitter) (stop func()) {
+func (d *rsyslogd) agent(out *sourcetest.Emitter) (stop func()) {
 	d.t.Helper()
 	s, err := syslog.New(syslog.Options{Pipe: d.o.Pipe, Hostname: "the-agent", Selectors: []syslog.Selector{{Facilities: []string{"*"}, Severities: []string{"*"}}}})
 	if err != nil {
@@ -152,7 +152,7 @@ func (d *daemon) agent(out *sourcetest.Emitter) (stop func()) {
 	}
 }
 
-func (d *daemon) configure(selectors ...syslog.Selector) {
+func (d *rsyslogd) configure(selectors ...syslog.Selector) {
 	d.t.Helper()
 	d.o.Selectors = selectors
 	if got, err := Configure(d.t.Context(), d.o); err != nil || !got.Changed {
@@ -255,7 +255,7 @@ func TestUnprivilegedDaemon(t *testing.T) {
 }
 
 // privileges makes rsyslogd go on as that user, and gives it what it needs.
-func (d *daemon) privileges(name string) {
+func (d *rsyslogd) privileges(name string) {
 	d.t.Helper()
 	u, err := user.Lookup(name)
 	if err != nil {
@@ -362,8 +362,8 @@ func TestSelectionIsExact(t *testing.T) {
 // are in the error.
 func TestRealCheck(t *testing.T) {
 	d := newDaemon(t)
-	m, warning := find(d.o)
-	if warning != "" {
+	m := machines(d.o)[0]
+	if warning := m.find(); warning != "" {
 		t.Fatal(warning)
 	}
 	_, err := m.try(t.Context(), `action(type="ompipe")`+"\n")

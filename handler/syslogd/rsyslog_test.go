@@ -1,4 +1,4 @@
-package rsyslog
+package syslogd
 
 import (
 	"strings"
@@ -21,8 +21,7 @@ func TestDropin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `# Written by log-analytics-agent, which overwrites changes. Rules of your own go into another file.
-template(name="laa" type="string" string="\002<%PRI%>1 %TIMESTAMP:::date-rfc3339% %HOSTNAME% %syslogtag:::escape-cc% - %MSGID% %STRUCTURED-DATA:::escape-cc%%msg:::sp-if-no-1st-sp%%msg:::escape-cc%\n")
+	want := `template(name="laa" type="string" string="\002<%PRI%>1 %TIMESTAMP:::date-rfc3339% %HOSTNAME% %syslogtag:::escape-cc% - %MSGID% %STRUCTURED-DATA:::escape-cc%%msg:::sp-if-no-1st-sp%%msg:::escape-cc%\n")
 if prifilt("kern,local7.warning")
   or prifilt("auth,authpriv.*")
   or prifilt("cron.=emerg;cron.=notice;cron.=debug")
