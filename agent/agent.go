@@ -37,6 +37,8 @@ type Options struct {
 	// Metadata asks what Azure's instance metadata say of this machine; nil
 	// asks the service on the machine.
 	Metadata func(context.Context) (hostinfo.Metadata, error)
+
+	dry bool // see DryRun
 }
 
 // uploadGrace is how long an attempt under way may take once the agent stops.

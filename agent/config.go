@@ -63,6 +63,9 @@ type Syslog struct {
 	// Selectors say which messages are wanted; a message is kept when any
 	// selector has its facility and severity.
 	Selectors []SyslogSelector `json:"selectors"`
+	// Security are the same for security messages (CEF and Cisco ASA), which
+	// then go into CommonSecurityLog instead of Syslog.
+	Security []SyslogSelector `json:"security,omitempty"`
 	// Road is where messages come from: one of the words below.
 	Road string `json:"road,omitempty"`
 	// Since changes whenever the journal is chosen anew: what came by another
@@ -107,8 +110,10 @@ type SyslogListener struct {
 	ClientCAFile    string   `json:"clientCAFile,omitempty"`
 	MaxConnections  int      `json:"maxConnections,omitempty"`
 	IdleTimeout     Duration `json:"idleTimeout,omitempty"`
-	// Selector says which messages are wanted.
-	Selector SyslogSelector `json:"selector"`
+	// Selector says which messages are wanted, and Security which of them go into
+	// CommonSecurityLog when they are CEF or Cisco ASA; nil is none.
+	Selector SyslogSelector  `json:"selector"`
+	Security *SyslogSelector `json:"security,omitempty"`
 }
 
 // Counters is one set of performance counters with its sampling interval.

@@ -75,8 +75,8 @@ var freeTables = []string{heartbeat.TableName, operationTable, "Usage", "AzureAc
 // another reader waits for is taken from it. told, which may be nil, is called
 // with the number of rows so far.
 func DryRun(ctx context.Context, o Options, lasting time.Duration, told func(rows int64)) (*DryReport, error) {
-	config, notes := dryConfig(o.Config, lasting)
-	o.Config = config
+	config, notes := dryConfig(o, lasting)
+	o.Config, o.dry = config, true
 	fsys := os.DirFS("/")
 	machine := &host{name: hostinfo.ShortName(), fqdn: hostinfo.FQDN(fsys)}
 	machine.os, _ = hostinfo.ReadOS(fsys) // nothing depends on its name here
@@ -108,7 +108,8 @@ func DryRun(ctx context.Context, o Options, lasting time.Duration, told func(row
 }
 
 // dryConfig is the config for a dry run, and what that leaves out.
-func dryConfig(c *Config, lasting time.Duration) (*Config, []string) {
+func dryConfig(o Options, lasting time.Duration) (*Config, []string) {
+	c := o.Config
 	dry := *c
 	dry.Sources.CustomLogs = slices.Clone(c.Sources.CustomLogs)
 	var notes []string
@@ -124,7 +125,7 @@ func dryConfig(c *Config, lasting time.Duration) (*Config, []string) {
 		}
 	}
 	if dry.Sources.Syslog != nil {
-		notes = append(notes, dryLocalSyslog(&dry)...)
+		notes = append(notes, dryLocalSyslog(&dry, o)...)
 	}
 	return &dry, notes
 }

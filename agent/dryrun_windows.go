@@ -1,4 +1,4 @@
 package agent
 
 // dryLocalSyslog leaves the config as it is: there is no local syslog.
-func dryLocalSyslog(*Config) []string { return nil }
+func dryLocalSyslog(*Config, Options) []string { return nil }

@@ -127,13 +127,17 @@ func recordStart(c CustomLog) (*customlog.Start, error) {
 }
 
 func listener(l SyslogListener, o Options, h *host) (source.Source, error) {
+	var security []SyslogSelector
+	if l.Security != nil {
+		security = []SyslogSelector{*l.Security}
+	}
 	s, err := syslog.NewListener(syslog.Listener{
 		Protocol: l.Protocol, Address: l.Address, Port: l.Port,
 		CertificateFile: l.CertificateFile, KeyFile: l.KeyFile, ClientCAFile: l.ClientCAFile,
 		MaxConnections: l.MaxConnections, Idle: time.Duration(l.IdleTimeout),
 	}, syslog.Options{
-		Selectors: []syslog.Selector{{Facilities: l.Selector.Facilities, Severities: l.Selector.Severities}},
-		Hostname:  h.name, Addresses: hostinfo.PrivateIPs, Log: o.Log,
+		Selectors: selectors([]SyslogSelector{l.Selector}), Security: selectors(security),
+		Hostname: h.name, Addresses: hostinfo.PrivateIPs, Log: o.Log,
 	})
 	if err != nil {
 		return nil, err
@@ -143,4 +147,12 @@ func listener(l SyslogListener, o Options, h *host) (source.Source, error) {
 		return nil, err
 	}
 	return o.Config.transformed(s, true, route)
+}
+
+func selectors(list []SyslogSelector) []syslog.Selector {
+	selectors := make([]syslog.Selector, 0, len(list))
+	for _, s := range list {
+		selectors = append(selectors, syslog.Selector{Facilities: s.Facilities, Severities: s.Severities})
+	}
+	return selectors
 }

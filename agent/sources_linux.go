@@ -22,13 +22,9 @@ func systemSources(list []source.Source, o Options, h *host) ([]source.Source, e
 	if cfg == nil {
 		return list, nil
 	}
-	selectors := make([]syslog.Selector, 0, len(cfg.Selectors))
-	for _, s := range cfg.Selectors {
-		selectors = append(selectors, syslog.Selector{Facilities: s.Facilities, Severities: s.Severities})
-	}
 	received := syslog.Options{
 		Socket: o.Layout.SyslogSocket(), UDP: cfg.UDP, TCP: cfg.TCP,
-		Selectors: selectors, Hostname: h.name, Addresses: hostinfo.PrivateIPs, Log: o.Log,
+		Selectors: selectors(cfg.Selectors), Security: selectors(cfg.Security), Hostname: h.name, Addresses: hostinfo.PrivateIPs, Log: o.Log,
 	}
 	switch cfg.Road {
 	case RoadJournal:
@@ -36,7 +32,13 @@ func systemSources(list []source.Source, o Options, h *host) ([]source.Source, e
 		if err != nil {
 			return nil, fmt.Errorf("set up journal: %w", err)
 		}
+		if s, err = o.Config.messages(s, cfg.Selectors); err != nil {
+			return nil, fmt.Errorf("set up journal: %w", err)
+		}
 		list = append(list, s)
+		if o.dry { // the socket is the agent's own
+			return list, nil
+		}
 	case RoadSyslogNG:
 		received.Stream = o.Layout.SyslogStream()
 	case RoadRSyslog, "":
@@ -48,11 +50,7 @@ func systemSources(list []source.Source, o Options, h *host) ([]source.Source, e
 	if err != nil {
 		return nil, fmt.Errorf("set up syslog: %w", err)
 	}
-	routes, err := o.Config.syslogRoutes(cfg.Selectors)
-	if err != nil {
-		return nil, fmt.Errorf("set up syslog: %w", err)
-	}
-	t, err := o.Config.transformed(s, true, routes...)
+	t, err := o.Config.messages(s, cfg.Selectors)
 	if err != nil {
 		return nil, fmt.Errorf("set up syslog: %w", err)
 	}
@@ -75,7 +73,7 @@ func journalSource(cfg *Syslog, received syslog.Options, o Options) (source.Sour
 		Volatile:   under("run", "log", "journal", folder),
 		Persistent: under("var", "log", "journal", folder),
 		Since:      cfg.Since, BootID: string(boot), Uptime: uptime,
-		Selectors: received.Selectors, Hostname: received.Hostname, Addresses: received.Addresses, Log: received.Log,
+		Selectors: received.Selectors, Security: received.Security, Hostname: received.Hostname, Addresses: received.Addresses, Log: received.Log,
 	})
 }
 

@@ -51,20 +51,20 @@ func (c *Config) transformed(s source.Source, redact bool, routes ...transform.R
 
 // syslogRoutes returns the routes of messages: one for all selectors that leave
 // them as they are, and one for each other.
-func (c *Config) syslogRoutes(selectors []SyslogSelector) ([]transform.Route, error) {
+func (c *Config) syslogRoutes(list []SyslogSelector) ([]transform.Route, error) {
 	var routes []transform.Route
 	var plain []syslog.Selector
-	for _, s := range selectors {
-		selector := syslog.Selector{Facilities: s.Facilities, Severities: s.Severities}
+	for _, s := range list {
+		selected := selectors([]SyslogSelector{s})
 		if s.Way == (Way{}) {
-			plain = append(plain, selector)
+			plain = append(plain, selected...)
 			continue
 		}
 		r, err := c.route(s.Way)
 		if err != nil {
 			return nil, err
 		}
-		if r.Wanted, err = syslog.Wanted([]syslog.Selector{selector}); err != nil {
+		if r.Wanted, err = syslog.Wanted(selected); err != nil {
 			return nil, err
 		}
 		routes = append(routes, r)
@@ -77,6 +77,16 @@ func (c *Config) syslogRoutes(selectors []SyslogSelector) ([]transform.Route, er
 	}
 	wanted, err := syslog.Wanted(plain)
 	return append(routes, transform.Route{Wanted: wanted}), err
+}
+
+// messages returns a source of messages with its rows going the ways of the
+// selectors.
+func (c *Config) messages(s source.Source, selectors []SyslogSelector) (source.Source, error) {
+	routes, err := c.syslogRoutes(selectors)
+	if err != nil {
+		return nil, err
+	}
+	return c.transformed(s, true, routes...)
 }
 
 // leftovers adds the source that emits the windows of sums whose source is gone.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/openloganalytics/agent/agent"
@@ -30,9 +31,7 @@ func (s *Settings) listeners(d *decoder, pub *object) {
 		return
 	}
 	for _, o := range list {
-		way := s.way(d, o, "Microsoft-Syslog", "header.Syslog")
-		l := listener(d, o)
-		l.Selector.Way = way
+		l := s.listener(d, o)
 		o.done()
 		for n, other := range s.Config.Sources.SyslogListeners {
 			if samePort(l, other) {
@@ -43,7 +42,8 @@ func (s *Settings) listeners(d *decoder, pub *object) {
 	}
 }
 
-func listener(d *decoder, o *object) agent.SyslogListener {
+func (s *Settings) listener(d *decoder, o *object) agent.SyslogListener {
+	way, feeds := s.way(d, o, "header.Syslog", streamSyslog, streamSecurity)
 	l := agent.SyslogListener{Protocol: strings.ToLower(o.text("protocol")), Address: o.text("address")}
 	port := defaultListenPort
 	switch l.Protocol {
@@ -73,7 +73,14 @@ func listener(d *decoder, o *object) agent.SyslogListener {
 		l.MaxConnections = o.integer("maxConnections", defaultConnections, 1, maxConnections)
 		l.IdleTimeout = seconds(o.integer("idleTimeoutInSeconds", defaultIdle, 1, maxIdle))
 	}
-	l.Selector = listenerSelector(d, o)
+	sel := listenerSelector(d, o)
+	if slices.Contains(feeds, streamSyslog) {
+		l.Selector = sel
+		l.Selector.Way = way
+	}
+	if slices.Contains(feeds, streamSecurity) {
+		l.Security = &sel
+	}
 	return l
 }
 

@@ -81,9 +81,16 @@ func (s *Settings) defaultSources() {
 	s.Config.Sources.Counters = []agent.Counters{{Interval: seconds(60), Specifiers: perf.DefaultSpecifiers()}}
 }
 
+// Streams of syslog. What is CEF or Cisco ASA goes into the second when it is
+// asked for, and then never into the first.
+const (
+	streamSyslog   = "Microsoft-Syslog"
+	streamSecurity = "Microsoft-CommonSecurityLog"
+)
+
 func (s *Settings) syslog(d *decoder, src *object) {
 	defer src.done()
-	way := s.way(d, src, "Microsoft-Syslog", "header.Syslog")
+	way, feeds := s.way(d, src, "header.Syslog", streamSyslog, streamSecurity)
 	sel, names := selector(d, src)
 	sel.Way = way
 	if names == 0 {
@@ -93,7 +100,12 @@ func (s *Settings) syslog(d *decoder, src *object) {
 		s.Config.Sources.Syslog = &agent.Syslog{}
 	}
 	if len(sel.Facilities) > 0 && len(sel.Severities) > 0 { // no level means: nothing of these
-		s.Config.Sources.Syslog.Selectors = append(s.Config.Sources.Syslog.Selectors, sel)
+		if slices.Contains(feeds, streamSyslog) {
+			s.Config.Sources.Syslog.Selectors = append(s.Config.Sources.Syslog.Selectors, sel)
+		}
+		if slices.Contains(feeds, streamSecurity) {
+			s.Config.Sources.Syslog.Security = append(s.Config.Sources.Syslog.Security, sel)
+		}
 	}
 	if listen := src.object("listen"); listen != nil {
 		s.Config.Sources.Syslog.UDP = loopback(d, listen, "udp")
@@ -153,7 +165,8 @@ func severityWord(level string) string {
 
 func (s *Settings) counters(d *decoder, src *object) {
 	defer src.done()
-	c := agent.Counters{Way: s.way(d, src, "Microsoft-Perf", "header.LinuxPerformanceCounters"), Interval: seconds(src.integer("samplingFrequencyInSeconds", 60, minSampling, maxSampling))}
+	c := agent.Counters{Interval: seconds(src.integer("samplingFrequencyInSeconds", 60, minSampling, maxSampling))}
+	c.Way, _ = s.way(d, src, "header.LinuxPerformanceCounters", "Microsoft-Perf")
 	specifiers := src.texts("counterSpecifiers")
 	if len(specifiers) == 0 || len(specifiers) > maxSpecifiers {
 		d.wrong(src.path+".counterSpecifiers", fmt.Sprintf("has %d entries", len(specifiers)), fmt.Sprintf("give 1 to %d", maxSpecifiers))

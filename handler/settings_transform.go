@@ -75,9 +75,10 @@ func (s *Settings) pipeline(d *decoder, src *object, header string) (string, *tr
 	return name, p
 }
 
-// way reads where the records of a data source go: its standard stream, or with
-// a transformation also a custom one.
-func (s *Settings) way(d *decoder, src *object, stream, header string) (w agent.Way) {
+// way reads where the records of a data source go: its standard streams, the
+// first of can unless others are named; or with a transformation a custom one,
+// which counts as the first.
+func (s *Settings) way(d *decoder, src *object, header string, can ...string) (w agent.Way, feeds []string) {
 	src.text("name")
 	var p *transform.Pipeline
 	w.Transform, p = s.pipeline(d, src, header)
@@ -85,25 +86,32 @@ func (s *Settings) way(d *decoder, src *object, stream, header string) (w agent.
 	for _, name := range given {
 		custom, is := strings.CutPrefix(name, "Custom-")
 		switch {
-		case name == stream:
-			continue
+		case slices.Contains(can, name):
+			feeds = append(feeds, name)
 		case !is || w.Transform == "":
-			d.wrong(src.path+".streams", fmt.Sprintf("%q cannot be fed from here", name), "give \""+stream+"\"")
-		case len(given) > 1:
+			d.wrong(src.path+".streams", fmt.Sprintf("%q cannot be fed from here", name), "give \""+strings.Join(can, "\" or \"")+"\"")
+		case slices.Contains(given, can[0]) || w.Table != "":
 			d.wrong(src.path+".streams", fmt.Sprintf("has %d streams", len(given)), "give one; a second data source can feed another")
 		default:
 			w.Table = custom
+			feeds = append(feeds, can[0])
 			if _, err := customlog.Table(custom); err != nil {
 				d.wrong(src.path+".streams", err.Error(), `give "Custom-<Name>_CL"; the rows land in the table <Name>_CL`)
 			}
 		}
 	}
-	if p != nil && w.Table == "" {
-		if err := p.Fits(); err != nil {
-			d.wrong(src.path+".transform", fmt.Sprintf("%q does not go with %s: %v", w.Transform, stream, err), `give the stream "Custom-<Name>_CL", or leave the columns as they are`)
-		}
+	if len(given) == 0 {
+		feeds = can[:1]
 	}
-	return w
+	if p == nil || w.Table != "" {
+		return w, feeds
+	}
+	if !slices.Contains(feeds, can[0]) {
+		d.wrong(src.path+".transform", fmt.Sprintf("%q has nothing to do: only what goes into %s is transformed", w.Transform, can[0]), "take it out, or add that stream")
+	} else if err := p.Fits(); err != nil {
+		d.wrong(src.path+".transform", fmt.Sprintf("%q does not go with %s: %v", w.Transform, can[0], err), `give the stream "Custom-<Name>_CL", or leave the columns as they are`)
+	}
+	return w, feeds
 }
 
 // redaction reads which secrets are taken out of texts; none by default.

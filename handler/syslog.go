@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/openloganalytics/agent/agent"
@@ -16,7 +17,7 @@ import (
 // chooseRoad says in the config where syslog comes from: from the daemon that
 // this machine has, or else from the journal. The note is for the user.
 func (h *Handler) chooseRoad(ctx context.Context, s *state, cfg *agent.Syslog, now time.Time) (note string) {
-	if !h.Root || cfg == nil || len(cfg.Selectors) == 0 {
+	if !h.Root || cfg == nil || len(cfg.Selectors)+len(cfg.Security) == 0 {
 		return ""
 	}
 	choice := syslogd.Choose(ctx, syslogd.Options{Root: h.Layout.Root()})
@@ -61,7 +62,7 @@ func (h *Handler) configureSyslog(ctx context.Context, cfg *agent.Syslog, uid in
 	}
 	o := h.syslogDaemon()
 	o.Daemon, o.UID = cfg.Road, uid
-	for _, s := range cfg.Selectors {
+	for _, s := range slices.Concat(cfg.Selectors, cfg.Security) {
 		o.Selectors = append(o.Selectors, syslog.Selector{Facilities: s.Facilities, Severities: s.Severities})
 	}
 	result, err := syslogd.Configure(ctx, o)

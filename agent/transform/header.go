@@ -25,6 +25,7 @@ type header struct {
 	// computed columns are not written into the standard table.
 	computed []string
 	stream   string // the standard stream; empty when there is none
+	table    string // its table
 	// read calls yield for each row that the members of one of the source's make.
 	read func(members []column, r *row, yield func() error) error
 }
@@ -33,7 +34,7 @@ type header struct {
 func headers() []*header {
 	return []*header{
 		{
-			name: "header.Syslog", stream: "Microsoft-Syslog", read: readSyslog,
+			name: "header.Syslog", stream: "Microsoft-Syslog", table: "Syslog", read: readSyslog,
 			columns: []columnType{
 				{timeColumn, typeDatetime},
 				{"Facility", typeString},
@@ -50,7 +51,7 @@ func headers() []*header {
 			computed: []string{"SeverityNumber"},
 		},
 		{
-			name: "header.LinuxPerformanceCounters", stream: "Microsoft-Perf", read: readCounters,
+			name: "header.LinuxPerformanceCounters", stream: "Microsoft-Perf", table: "Perf", read: readCounters,
 			columns: []columnType{
 				{timeColumn, typeDatetime},
 				{"CounterName", typeString},

@@ -178,12 +178,13 @@ func (e *emitter) Emit(ctx context.Context, table *record.Table, fill func(*reco
 			e.scratch[table] = b
 		}
 		fill(b)
+		n := b.Rows()
 		rows := b.Drain()
 		if e.source.o.Redact != nil {
 			rows, hits = e.source.o.Redact.rows(rows)
 		}
 		var err error
-		if filtered, err = e.distribute(ctx, table, rows); err != nil {
+		if filtered, err = e.distribute(ctx, table, rows, n); err != nil {
 			e.outputs = e.outputs[:0]
 			return e.settle(fmt.Errorf("transform rows of %s: %w", e.source.Name(), err))
 		}
@@ -195,8 +196,14 @@ func (e *emitter) Emit(ctx context.Context, table *record.Table, fill func(*reco
 	return nil
 }
 
-// distribute carries rows along every route, into outputs.
-func (e *emitter) distribute(ctx context.Context, table *record.Table, rows []byte) (filtered int64, err error) {
+// distribute carries n rows along every route, into outputs.
+func (e *emitter) distribute(ctx context.Context, table *record.Table, rows []byte, n int) (filtered int64, err error) {
+	if e.foreign(table) {
+		out := e.output(table)
+		out.rows = append(out.rows, rows...)
+		out.n += n
+		return 0, nil
+	}
 	for len(rows) > 0 {
 		var rest []byte
 		if e.members, rest, err = cutRow(e.members[:0], rows[1:]); err != nil {
@@ -217,6 +224,14 @@ func (e *emitter) distribute(ctx context.Context, table *record.Table, rows []by
 		}
 	}
 	return filtered, nil
+}
+
+// foreign reports whether rows are of another kind than the pipelines are for:
+// security messages among those of syslog. They go as they are.
+func (e *emitter) foreign(table *record.Table) bool {
+	return slices.ContainsFunc(e.routes, func(r routing) bool {
+		return r.Pipeline != nil && r.Pipeline.header.table != "" && r.Pipeline.header.table != table.Name
+	})
 }
 
 // along carries the row in members, whose text is one, along a route, and

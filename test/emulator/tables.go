@@ -66,6 +66,8 @@ func dataTypes() map[string]dataType {
 			{wire: "Severity", column: "SeverityLevel", read: severity},
 			{wire: "Message", column: "SyslogMessage", read: anyText},
 		}},
+		"SECURITY_CEF_BLOB":       securityType(cefColumns),
+		"SECURITY_CISCO_ASA_BLOB": securityType(asaColumns),
 		"LINUX_PERF_BLOB": {ipName: "LogManagement", table: "Perf", finish: perCounter, fields: []field{
 			{wire: "Timestamp", column: "TimeGenerated", read: timestamp},
 			{wire: "Host", column: "Computer", read: text},

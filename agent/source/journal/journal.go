@@ -40,8 +40,10 @@ type Options struct {
 	BootID string
 	Uptime func() time.Duration
 
-	// Selectors, Hostname and Addresses are as for the syslog daemon's messages.
+	// Selectors, Security, Hostname and Addresses are as for the syslog daemon's
+	// messages.
 	Selectors []syslog.Selector
+	Security  []syslog.Selector
 	Hostname  string
 	Addresses func() []string
 
@@ -81,7 +83,7 @@ func New(o Options) (*Source, error) {
 }
 
 func (s *Source) groupOptions() syslog.Options {
-	return syslog.Options{Selectors: s.opts.Selectors, Hostname: s.opts.Hostname, Addresses: s.opts.Addresses, Now: s.opts.Now}
+	return syslog.Options{Selectors: s.opts.Selectors, Security: s.opts.Security, Hostname: s.opts.Hostname, Addresses: s.opts.Addresses, Now: s.opts.Now}
 }
 
 // Name returns "journal".

@@ -235,10 +235,7 @@ func TestRealRows(t *testing.T) {
 				continue
 			}
 			found = true
-			want := map[string]any{"Facility": tt.facility, "Severity": tt.severity, "Host": "vm1", "Message": tt.text, "HostIP": "Unknown IP"}
-			if tt.ident != "" {
-				want["ident"] = tt.ident
-			}
+			want := map[string]any{"Facility": tt.facility, "Severity": tt.severity, "Host": "vm1", "Message": tt.text, "HostIP": "Unknown IP", "ident": tt.ident}
 			if tt.pid != "" {
 				want["ProcessId"] = tt.pid
 			}

@@ -19,13 +19,18 @@ const rowValues = 320
 // A Group gathers messages that are wanted, to emit them together. It is for
 // one goroutine.
 type Group struct {
-	wanted Selection
-	writer *writer
-	table  *record.Table
+	wanted   Selection
+	security Selection // of security messages; they go into their own table
+	secures  bool      // that has any
+	writer   *writer
 
-	messages []received
-	fill     func(*record.Batch) // adds messages
-	size     int                 // of their values, at most, in bytes
+	lanes [laneCount]struct {
+		table    *record.Table
+		messages []received
+		fill     func(*record.Batch) // adds messages
+	}
+	count int // of messages
+	size  int // of their values, at most, in bytes
 }
 
 // A received message has its sender.
@@ -45,10 +50,18 @@ func NewGroup(o Options) (*Group, error) {
 }
 
 func (s *Source) group() *Group {
-	g := &Group{wanted: s.wanted, writer: newWriter(s.self, s.levels), table: s.table}
-	g.fill = func(b *record.Batch) {
-		for i := range g.messages {
-			g.writer.add(b, &g.messages[i].Message, g.messages[i].peer)
+	g := &Group{wanted: s.wanted, security: s.security, secures: s.security != Selection{}, writer: newWriter(s.self, s.levels)}
+	for n := range g.lanes {
+		l := &g.lanes[n]
+		l.table = s.tables[n]
+		l.fill = func(b *record.Batch) {
+			for i := range l.messages {
+				if m := &l.messages[i]; lane(n) == lanePlain {
+					g.writer.add(b, &m.Message, m.peer)
+				} else {
+					g.writer.addSecurity(b, m)
+				}
+			}
 		}
 	}
 	return g
@@ -57,37 +70,90 @@ func (s *Source) group() *Group {
 // Begin says when the next messages are handled.
 func (g *Group) Begin(now time.Time) { g.writer.begin(now) }
 
-// Wants tells whether messages of that kind are wanted.
-func (g *Group) Wants(facility, severity uint8) bool { return g.wanted.Has(facility, severity) }
+// Wants tells whether messages of that kind can be wanted.
+func (g *Group) Wants(facility, severity uint8) bool {
+	return g.wanted.Has(facility, severity) || g.secures && g.security.Has(facility, severity)
+}
 
 // Full tells whether the group has no room for a message of so many bytes.
 func (g *Group) Full(bytes int) bool {
-	return len(g.messages) == maxGroup || g.size+bytes+rowValues > source.MaxEmit
+	return g.count == maxGroup || g.size+bytes+rowValues > source.MaxEmit
 }
 
 // Len returns how many messages the group has.
-func (g *Group) Len() int { return len(g.messages) }
+func (g *Group) Len() int { return g.count }
 
-// Add adds a message of this machine, whose bytes must stay as they are until
-// Clear.
+// Add adds a message of this machine if it is wanted. Its bytes must stay as
+// they are until Clear.
 func (g *Group) Add(m *Message) {
-	g.messages = append(g.messages, received{Message: *m})
-	g.size += len(m.Host) + len(m.Ident) + len(m.PID) + len(m.Text) + rowValues
+	*g.next(netip.Addr{}) = *m
+	g.keep(len(m.Host) + len(m.Ident) + len(m.PID) + len(m.Text))
 }
 
-// add makes room for a message of a peer, to be filled in.
-func (g *Group) add(peer netip.Addr) *Message {
-	g.messages = append(g.messages, received{peer: peer})
-	return &g.messages[len(g.messages)-1].Message
+// next makes room for a message of a peer, to be filled in and kept, or not.
+func (g *Group) next(peer netip.Addr) *Message {
+	plain := &g.lanes[lanePlain].messages
+	*plain = append(*plain, received{peer: peer})
+	return &(*plain)[len(*plain)-1].Message
 }
 
 // drop takes the latest message out.
-func (g *Group) drop() { g.messages = g.messages[:len(g.messages)-1] }
+func (g *Group) drop() {
+	plain := &g.lanes[lanePlain].messages
+	*plain = (*plain)[:len(*plain)-1]
+}
 
-// Emit emits the messages, with the places behind them.
+// keep keeps the latest message, of so many bytes, if it is wanted: in one lane,
+// never in two.
+func (g *Group) keep(bytes int) {
+	plain := &g.lanes[lanePlain].messages
+	m := &(*plain)[len(*plain)-1]
+	if g.secures && g.security.Has(m.Facility, m.Severity) {
+		if to := classify(&m.Message); to != lanePlain {
+			l := &g.lanes[to].messages
+			*l = append(*l, *m)
+			g.drop()
+			g.count++
+			g.size += bytes + rowValues
+			return
+		}
+	}
+	if !g.wanted.Has(m.Facility, m.Severity) {
+		g.drop()
+		return
+	}
+	g.count++
+	g.size += bytes + rowValues
+}
+
+// Emit emits the messages, and at last the places behind them. What was taken
+// is not in the group any more.
 func (g *Group) Emit(ctx context.Context, out source.Emitter, at ...source.Checkpoint) error {
-	return out.Emit(ctx, g.table, g.fill, at...)
+	for n := laneCount - 1; n > lanePlain; n-- {
+		l := &g.lanes[n]
+		if len(l.messages) == 0 {
+			continue
+		}
+		if err := out.Emit(ctx, l.table, l.fill); err != nil {
+			return err
+		}
+		l.messages = l.messages[:0]
+	}
+	l := &g.lanes[lanePlain]
+	if len(l.messages) == 0 && len(at) == 0 {
+		return nil
+	}
+	if err := out.Emit(ctx, l.table, l.fill, at...); err != nil {
+		return err
+	}
+	l.messages = l.messages[:0]
+	return nil
 }
 
 // Clear empties the group.
-func (g *Group) Clear() { g.messages, g.size = g.messages[:0], 0 }
+func (g *Group) Clear() {
+	for n := range g.lanes {
+		g.lanes[n].messages = g.lanes[n].messages[:0]
+	}
+	g.count, g.size = 0, 0
+}

@@ -62,7 +62,7 @@ func (r *receiver) take(msg []byte) (err error) {
 	if r.group.Full(len(msg)) {
 		err = r.emit()
 	}
-	m := r.group.add(r.peer)
+	m := r.group.next(r.peer)
 	Parse(msg, r.now, time.Local, m)
 	if r.numbers {
 		m.Data = cutNumber(m.Data)
@@ -75,7 +75,7 @@ func (r *receiver) take(msg []byte) (err error) {
 	if m.Time.IsZero() {
 		m.Time = r.now
 	}
-	r.group.size += len(msg) + rowValues
+	r.group.keep(len(msg))
 	return err
 }
 
@@ -116,16 +116,19 @@ func (r *receiver) tell() {
 
 // lose notes that the group is lost, by facility.
 func (r *receiver) lose(reason string) {
-	for i := range r.group.messages {
-		m := &r.group.messages[i].Message
-		sum := r.loss(reason, FacilityName(m.Facility), m.Time)
-		sum.Records++
-		sum.Bytes += int64(len(m.Text))
-		if m.Time.Before(sum.First) {
-			sum.First = m.Time
-		}
-		if m.Time.After(sum.Last) {
-			sum.Last = m.Time
+	for n := range r.group.lanes {
+		messages := r.group.lanes[n].messages
+		for i := range messages {
+			m := &messages[i].Message
+			sum := r.loss(reason, FacilityName(m.Facility), m.Time)
+			sum.Records++
+			sum.Bytes += int64(len(m.Text))
+			if m.Time.Before(sum.First) {
+				sum.First = m.Time
+			}
+			if m.Time.After(sum.Last) {
+				sum.Last = m.Time
+			}
 		}
 	}
 }

@@ -135,20 +135,14 @@ func (w *writer) forget() {
 	w.origin = nil
 }
 
-// add writes m, which peer has sent, as one row. Fields that the message does
-// not have are left out, as the OMS agent does.
+// add writes m, which peer has sent, as one row. A process id that the message
+// does not have is left out, and an ident is empty, as the OMS agent does.
 func (w *writer) add(b *record.Batch, m *Message, peer netip.Addr) {
-	if second := m.Time.Unix(); len(w.event) == 0 || second != w.second {
-		w.second = second
-		w.event = record.AppendTime(append(w.event[:0], `"EventTime":`...), m.Time.Truncate(time.Second))
-	}
+	w.when(m.Time)
 	w.find(m.Host, peer)
-	w.fields = w.fields[:0]
-	if len(m.Ident) > 0 {
-		w.fields = append(w.fields, record.Field{Key: "ident", Value: m.Ident})
-	}
 	w.fields = append(
-		w.fields,
+		w.fields[:0],
+		record.Field{Key: "ident", Value: m.Ident},
 		record.Field{Kind: record.Members, Value: w.now},
 		record.Field{Kind: record.Members, Value: w.event},
 		record.Field{Kind: record.Members, Value: w.origin},
@@ -159,6 +153,14 @@ func (w *writer) add(b *record.Batch, m *Message, peer netip.Addr) {
 	}
 	w.fields = append(w.fields, record.Field{Kind: record.Members, Value: w.levels[int(m.Facility)*severities+int(m.Severity)]})
 	b.Add(w.fields)
+}
+
+// when sets event to a time.
+func (w *writer) when(at time.Time) {
+	if second := at.Unix(); len(w.event) == 0 || second != w.second {
+		w.second = second
+		w.event = record.AppendTime(append(w.event[:0], `"EventTime":`...), at.Truncate(time.Second))
+	}
 }
 
 // message returns the text, after the id and the structured data if there are

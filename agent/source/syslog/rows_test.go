@@ -28,7 +28,7 @@ func TestRows(t *testing.T) {
 		},
 		{
 			"<13>no host and no tag",
-			`{` + now + `"EventTime":"2026-11-24T12:00:00.000Z","Host":"vm","HostIP":"10.0.0.4","Message":"no host and no tag","Facility":"user","Severity":"notice"}`,
+			`{"ident":"",` + now + `"EventTime":"2026-11-24T12:00:00.000Z","Host":"vm","HostIP":"10.0.0.4","Message":"no host and no tag","Facility":"user","Severity":"notice"}`,
 		},
 		{
 			"<191>2026-11-24T10:00:00Z fd00::7 app: b",

@@ -49,6 +49,10 @@ type Options struct {
 
 	// Selectors say which messages are wanted: those that any of them has.
 	Selectors []Selector
+	// Security are the same for security messages (CEF and Cisco ASA), which
+	// then land in CommonSecurityLog, and never in Syslog as well. What no
+	// security selector has is a message like any other.
+	Security []Selector
 
 	// Hostname is this machine's short name, for messages that name no host.
 	Hostname string
@@ -62,12 +66,13 @@ type Options struct {
 
 // A Source receives syslog messages.
 type Source struct {
-	name   string
-	inputs []input
-	opts   Options
-	wanted Selection
+	name             string
+	inputs           []input
+	opts             Options
+	wanted, security Selection
+
 	self   *self
-	table  *record.Table
+	tables [laneCount]*record.Table
 	levels *levels
 }
 
@@ -116,11 +121,15 @@ func newSource(name string, o Options) (*Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open syslog source: %w", err)
 	}
+	security, err := Compile(o.Security)
+	if err != nil {
+		return nil, fmt.Errorf("open syslog source: %w", err)
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	return &Source{
-		name: name, opts: o, wanted: wanted, table: newTable(), levels: newLevels(),
+		name: name, opts: o, wanted: wanted, security: security, tables: newTables(), levels: newLevels(),
 		self: &self{name: o.Hostname, addresses: o.Addresses, now: o.Now},
 	}, nil
 }
