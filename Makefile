@@ -38,6 +38,7 @@ $(SYSLOGNG)/usr/sbin/syslog-ng:
 .PHONY: test
 test: $(SYSLOGNG)/usr/sbin/syslog-ng ## run the tests
 	go test ./...
+	cd test/gosyslog && go test ./...
 
 .PHONY: race
 race: $(SYSLOGNG)/usr/sbin/syslog-ng ## run the tests with the race detector (needs a C compiler)
@@ -63,10 +64,12 @@ fuzz: ## fuzz every parser for FUZZTIME (10s) each
 			echo "== $$pkg $$f"; go test "$$pkg" -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME); \
 		done; \
 	done
+	cd test/gosyslog && go test -run '^$$' -fuzz . -fuzztime $(FUZZTIME)
 
 .PHONY: bench
 bench: build ## measure the agent beside others: table with target, measured, verdict
 	go run ./test/bench $(BENCHFLAGS)
+	cd test/gosyslog && go test -run '^$$' -bench . -benchmem
 
 .PHONY: bench-docs
 bench-docs: build ## the same, and update docs/performance.md

@@ -50,15 +50,18 @@ func trimEnd(msg []byte) []byte {
 // cutPriority takes <PRI> off. Without one, or with one beyond 191, the whole
 // of msg is left.
 func cutPriority(msg []byte) (priority uint8, rest []byte) {
-	end := bytes.IndexByte(msg[:min(len(msg), len("<191>"))], '>')
-	if end < 2 || msg[0] != '<' {
+	if len(msg) < len("<1>") || msg[0] != '<' {
 		return defaultPriority, msg
 	}
-	value, ok := number(msg[1:end])
-	if !ok || value >= facilities*severities {
+	value, n := 0, 1
+	for n < len(msg) && n < len("<191") && isDigit(msg[n]) {
+		value = 10*value + int(msg[n]-'0')
+		n++
+	}
+	if n == 1 || n == len(msg) || msg[n] != '>' || value >= facilities*severities {
 		return defaultPriority, msg
 	}
-	return uint8(value), msg[end+1:]
+	return uint8(value), msg[n+1:]
 }
 
 // parse5424 reads "1 TIME HOST APP PROCID MSGID DATA [TEXT]" (RFC 5424 §6), or
@@ -67,11 +70,10 @@ func cutPriority(msg []byte) (priority uint8, rest []byte) {
 // It takes empty fields, and an APP that is a tag of RFC 3164 with its process
 // id and colon: rsyslog forwards such tags whole.
 func parse5424(msg []byte, m *Message) bool {
-	rest, ok := bytes.CutPrefix(msg, []byte("1 "))
-	if !ok {
+	if len(msg) < 2 || msg[0] != '1' || msg[1] != ' ' {
 		return false
 	}
-	stamp, rest := cutToken(rest)
+	stamp, rest := cutToken(msg[2:])
 	var at time.Time
 	if !isNil(stamp) {
 		n := 0
@@ -99,10 +101,12 @@ func parse5424(msg []byte, m *Message) bool {
 		}
 	}
 	m.Data = value(rest[:data])
-	text = bytes.TrimPrefix(text, []byte(" "))
+	if len(text) > 0 && text[0] == ' ' {
+		text = text[1:]
+	}
 	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
 	if tagged {
-		text = bytes.TrimLeft(text, " ")
+		text = trimSpaces(text)
 	}
 	m.Text = text
 	return true
@@ -148,9 +152,9 @@ func element(s []byte) int {
 // cutHeader takes time and host off the front of a message of RFC 3164. When
 // there is no time it takes nothing: then nothing tells a host from a text.
 func cutHeader(msg []byte, now time.Time, loc *time.Location, m *Message) []byte {
-	rest := bytes.TrimLeft(cutSequence(msg), " :*.")
-	if v, ok := bytes.CutPrefix(rest, []byte("1 ")); ok && isEpoch(v) {
-		rest = v // Cisco Meraki: a version, but then seconds since 1970
+	rest := trimMarks(cutSequence(msg))
+	if len(rest) > 2 && rest[0] == '1' && rest[1] == ' ' && isEpoch(rest[2:]) {
+		rest = rest[2:] // Cisco Meraki: a version, but then seconds since 1970
 	}
 	at, n := parseTime(rest, now, loc)
 	if n == 0 {
@@ -159,10 +163,10 @@ func cutHeader(msg []byte, now time.Time, loc *time.Location, m *Message) []byte
 	m.Time = at
 	rest = rest[n:]
 	if rest = cutZone(rest, m); len(rest) > 0 && rest[0] == ':' {
-		return bytes.TrimLeft(rest[1:], " ") // Cisco: the tag is next
+		return trimSpaces(rest[1:]) // Cisco: the tag is next
 	}
-	rest = bytes.TrimLeft(rest, " ")
-	if bytes.HasPrefix(rest, []byte("last message repeated ")) {
+	rest = trimSpaces(rest)
+	if len(rest) > 0 && rest[0] == 'l' && bytes.HasPrefix(rest, []byte("last message repeated ")) {
 		return rest // syslogd's own words, without a host
 	}
 	host, after := cutToken(rest)
@@ -170,9 +174,9 @@ func cutHeader(msg []byte, now time.Time, loc *time.Location, m *Message) []byte
 		return rest
 	}
 	m.Host = host
-	after = bytes.TrimLeft(after, " ")
+	after = trimSpaces(after)
 	if colon, ok := bytes.CutPrefix(after, []byte(": ")); ok {
-		after = bytes.TrimLeft(colon, " ") // Cisco ASA: "host : %ASA-…"
+		after = trimSpaces(colon) // Cisco ASA: "host : %ASA-…"
 	}
 	return after
 }
@@ -217,7 +221,7 @@ func cutTag(text []byte) (ident, pid, rest []byte) {
 		if end < 2 || end+1 == len(text) || text[end+1] != ':' || bytes.IndexByte(text[:end], ' ') >= 0 {
 			return nil, nil, text
 		}
-		return text[1:end], nil, bytes.TrimLeft(text[end+2:], " ")
+		return text[1:end], nil, trimSpaces(text[end+2:])
 	}
 	n, end := 0, min(len(text), maxTag)
 	for n < end && text[n] != ' ' && text[n] != ':' && text[n] != '[' {
@@ -237,7 +241,7 @@ func cutTag(text []byte) (ident, pid, rest []byte) {
 	case n+1 < len(text) && (text[n+1] == '/' || text[n+1] == '\\'):
 		return nil, nil, text // of a URL or a path
 	}
-	return nonEmpty(ident), nil, bytes.TrimLeft(text[n+1:], " ")
+	return nonEmpty(ident), nil, trimSpaces(text[n+1:])
 }
 
 // maxTag is the longest tag that is looked for, in bytes. RFC 3164 allows 32;
@@ -250,20 +254,23 @@ func cutBrackets(text []byte, n int) (ident, pid, rest []byte) {
 	head := text[:min(len(text), maxTag)]
 	open := n
 	for open < len(head) {
-		end := bytes.IndexByte(head[open+1:], ']')
-		if end < 1 || bytes.IndexByte(head[open+1:open+1+end], ' ') >= 0 {
+		end := open + 1
+		for end < len(head) && head[end] != ']' && head[end] != ' ' {
+			end++
+		}
+		if end == open+1 || end == len(head) || head[end] == ' ' {
 			return nil, nil, text
 		}
-		ident, pid, end = text[:open], text[open+1:open+1+end], open+1+end+1
+		ident, pid, end = text[:open], text[open+1:end], end+1
 		switch {
 		case end == len(text):
 			return nonEmpty(ident), pid, text[end:]
 		case text[end] == '[':
 			open = end
 		case text[end] == ':':
-			return nonEmpty(ident), pid, bytes.TrimLeft(text[end+1:], " ")
+			return nonEmpty(ident), pid, trimSpaces(text[end+1:])
 		case text[end] == ' ':
-			return nonEmpty(ident), pid, bytes.TrimLeft(text[end:], " ")
+			return nonEmpty(ident), pid, trimSpaces(text[end:])
 		default:
 			return nil, nil, text
 		}
@@ -277,12 +284,14 @@ func cutBrackets(text []byte, n int) (ident, pid, rest []byte) {
 func isIdent(ident []byte) bool {
 	digits := 0
 	for _, c := range ident {
-		switch {
-		case isDigit(c):
+		switch c {
+		case '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
 			digits++
-		case isLetter(c), bytes.IndexByte([]byte("._-/%()@+#$~,*"), c) >= 0:
+		case '.', '_', '-', '/', '%', '(', ')', '@', '+', '#', '$', '~', ',', '*':
 		default:
-			return false
+			if !isLetter(c) {
+				return false
+			}
 		}
 	}
 	return digits < len(ident) || digits == 0
@@ -339,10 +348,30 @@ func isIPv6(token []byte) bool {
 	return true
 }
 
+// trimSpaces takes the spaces off the front.
+func trimSpaces(s []byte) []byte {
+	n := 0
+	for n < len(s) && s[n] == ' ' {
+		n++
+	}
+	return s[n:]
+}
+
+// trimMarks takes off what Cisco devices put before a time.
+func trimMarks(s []byte) []byte {
+	n := 0
+	for n < len(s) && (s[n] == ' ' || s[n] == ':' || s[n] == '*' || s[n] == '.') {
+		n++
+	}
+	return s[n:]
+}
+
 // cutToken splits at the first space; rest is nil when there is none.
 func cutToken(s []byte) (token, rest []byte) {
-	if before, after, ok := bytes.Cut(s, []byte{' '}); ok {
-		return before, after
+	for i, c := range s {
+		if c == ' ' {
+			return s[:i], s[i+1:]
+		}
 	}
 	return s, nil
 }

@@ -144,7 +144,7 @@ func parseISO(s []byte, loc *time.Location) (time.Time, int) {
 	if m == 0 {
 		return c.on(year, time.Month(month), day, loc), n
 	}
-	return c.on(year, time.Month(month), day, time.UTC).Add(-time.Duration(offset) * time.Second), n + m
+	return time.Unix(c.seconds(year, time.Month(month), day)-int64(offset), int64(c.nanos)).UTC(), n + m
 }
 
 // parseOffset reads a zone, in seconds east of UTC.
@@ -220,23 +220,45 @@ func fraction(s []byte) (nanos, n int) {
 	if len(s) < 2 || s[0] != '.' && s[0] != ',' || !isDigit(s[1]) {
 		return 0, 0
 	}
-	unit := int(time.Second)
-	for n = 1; n < len(s) && isDigit(s[n]); n++ {
-		unit /= 10
-		nanos += unit * int(s[n]-'0')
+	const most = len(".123456789")
+	for n = 1; n < len(s) && n < most && isDigit(s[n]); n++ {
+		nanos = 10*nanos + int(s[n]-'0')
+	}
+	nanos *= [most]int{1: 1e8, 1e7, 1e6, 1e5, 1e4, 1e3, 1e2, 10, 1}[n-1]
+	for n < len(s) && isDigit(s[n]) {
+		n++
 	}
 	return nanos, n
 }
 
 func (c clock) on(year int, month time.Month, day int, loc *time.Location) time.Time {
+	if loc == time.UTC {
+		return time.Unix(c.seconds(year, month, day), int64(c.nanos)).UTC()
+	}
 	return time.Date(year, month, day, c.hour, c.minute, c.second, c.nanos, loc)
+}
+
+// seconds returns the seconds since 1970 of a time in UTC. The year counts from
+// March, so that a leap day is its last.
+func (c clock) seconds(year int, month time.Month, day int) int64 {
+	y, m := year, int(month)-3
+	if m < 0 {
+		y, m = y-1, m+12
+	}
+	const before = 719468 // days from March of the year 0 to 1970
+	y += 400              // so that no division is of a negative number
+	days := 365*y + y/4 - y/100 + y/400 - 146097 + (153*m+2)/5 + day - 1 - before
+	return int64(days)*86400 + int64(c.hour*3600+c.minute*60+c.second)
 }
 
 // nearest returns the time in the year that puts it nearest to now: a message
 // of December that is read in January belongs to the old year.
 func nearest(now time.Time, month time.Month, day int, c clock, loc *time.Location) time.Time {
-	const sure = 150 * 24 * time.Hour
-	year := now.In(loc).Year()
+	const sure = 150 * 24 * 3600 // seconds
+	if loc != time.UTC || now.Location() != time.UTC {
+		now = now.In(loc)
+	}
+	year := now.Year()
 	best := c.on(year, month, day, loc)
 	if distance(best, now) < sure && day <= daysIn(year, month) {
 		return best
@@ -253,7 +275,11 @@ func nearest(now time.Time, month time.Month, day int, c clock, loc *time.Locati
 	return best
 }
 
-func distance(a, b time.Time) time.Duration { return a.Sub(b).Abs() }
+// distance returns the seconds between two times.
+func distance(a, b time.Time) int64 {
+	d := a.Unix() - b.Unix()
+	return max(d, -d)
+}
 
 func daysIn(year int, month time.Month) int {
 	switch month {
@@ -270,15 +296,18 @@ func daysIn(year int, month time.Month) int {
 }
 
 func twoDigits(s []byte) (int, bool) {
-	if len(s) < 2 || !isDigit(s[0]) || !isDigit(s[1]) {
+	if len(s) < 2 {
 		return 0, false
 	}
-	return 10*int(s[0]-'0') + int(s[1]-'0'), true
+	high, low := s[0]-'0', s[1]-'0'
+	return 10*int(high) + int(low), high <= 9 && low <= 9
 }
 
 func fourDigits(s []byte) (int, bool) {
 	if len(s) < 4 {
 		return 0, false
 	}
-	return number(s[:4])
+	high, ok := twoDigits(s)
+	low, okLow := twoDigits(s[2:])
+	return 100*high + low, ok && okLow
 }
