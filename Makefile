@@ -115,6 +115,10 @@ soak: build ## crash states by the ten million, a fleet of a million, then power
 e2e-guest: ## let the real Azure guest agent drive the package (root; GUEST_HARNESS names the harness)
 	go run ./test/e2e/guest
 
+.PHONY: e2e-journald
+e2e-journald: ## hold the journal's source against the real journald (root; unshare)
+	go run ./test/e2e/journald
+
 .PHONY: check
 check: ## everything that CI runs
 	.ci/run

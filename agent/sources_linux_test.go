@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/openloganalytics/agent/agent/source/sourcetest"
+	"github.com/openloganalytics/agent/agent/source/syslog"
 	"github.com/openloganalytics/agent/internal/logfile"
 	"github.com/openloganalytics/agent/internal/paths"
 )
@@ -132,5 +134,46 @@ func TestNoPortIsOpenUnlessAskedFor(t *testing.T) {
 	}
 	if err := out.Wait(within, func() bool { return len(out.Rows("Syslog")) == 1 }); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestRoads: syslog comes by the road that the config names, and by no other.
+func TestRoads(t *testing.T) {
+	layout := paths.New(t.TempDir())
+	if err := os.MkdirAll(filepath.Join(layout.Root(), "etc"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(layout.Root(), "etc", "machine-id"), []byte("0123456789abcdef0123456789abcdef\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all := []SyslogSelector{{Facilities: []string{"*"}, Severities: []string{"*"}}}
+	for road, want := range map[string]struct{ names, inputs []string }{
+		"":             {[]string{"syslog"}, []string{layout.SyslogPipe(), layout.SyslogSocket()}},
+		RoadRSyslog:    {[]string{"syslog"}, []string{layout.SyslogPipe(), layout.SyslogSocket()}},
+		RoadSyslogNG:   {[]string{"syslog"}, []string{layout.SyslogSocket(), layout.SyslogStream()}},
+		RoadJournal:    {[]string{"journal", "syslog"}, []string{layout.SyslogSocket()}},
+		"carrier dove": {},
+	} {
+		list, err := systemSources(nil, Options{Layout: layout, Config: &Config{Sources: Sources{Syslog: &Syslog{Selectors: all, Road: road}}}, Log: logfile.Discard()}, &host{name: "vm"})
+		if want.names == nil {
+			if err == nil || !strings.Contains(err.Error(), "use rsyslog, syslog-ng or journal") {
+				t.Errorf("road %q: %v, want an error with what is right", road, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("road %q: %v", road, err)
+			continue
+		}
+		var names []string
+		for _, s := range list {
+			names = append(names, s.Name())
+		}
+		if !slices.Equal(names, want.names) {
+			t.Errorf("road %q has the sources %q, want %q", road, names, want.names)
+		}
+		if inputs := list[len(list)-1].(*syslog.Source).Inputs(); !slices.Equal(inputs, want.inputs) {
+			t.Errorf("road %q receives from %q, want %q", road, inputs, want.inputs)
+		}
 	}
 }

@@ -91,6 +91,10 @@ func advice(reason string) string {
 		return "let the sender use TCP or the local syslog daemon, which can wait"
 	case "truncated":
 		return "let the sender write shorter messages"
+	case "vacuumed":
+		return "raise SystemMaxUse in journald.conf, or bring the workspace within reach"
+	case "compressed-xz":
+		return "set Compress=no in journald.conf, or install rsyslog"
 	case "truncated-file":
 		return "let the application rotate by renaming, or keep its rotated files within the pattern"
 	case "deleted-file", "rotated-out-of-reach":

@@ -644,6 +644,39 @@ func TestUnknownForm(t *testing.T) {
 	}
 }
 
+// BenchmarkRead reads entries as a source does, without emitting them.
+func BenchmarkRead(b *testing.B) {
+	dir := b.TempDir()
+	j := newJournald(b, dir)
+	const count = 10000
+	for i := range count {
+		j.log("system", "_TRANSPORT=syslog", "PRIORITY=6", "SYSLOG_FACILITY=3", "SYSLOG_IDENTIFIER=app", fmt.Sprintf("SYSLOG_TIMESTAMP=%d", i),
+			"_HOSTNAME=vm", "_PID=4711", "_UID=0", "_GID=0", "_COMM=app", "_EXE=/usr/bin/app", "_CMDLINE=/usr/bin/app --with arguments", "_CAP_EFFECTIVE=0",
+			"_SYSTEMD_CGROUP=/system.slice/app.service", "_SYSTEMD_UNIT=app.service", "_SYSTEMD_SLICE=system.slice", "_BOOT_ID=b0", "_MACHINE_ID=m",
+			fmt.Sprintf("_SOURCE_REALTIME_TIMESTAMP=%d", 1790000000000000+i), fmt.Sprintf("MESSAGE=message %d of a program that says what it does in some words", i))
+	}
+	file, err := os.Open(filepath.Join(dir, "system.journal"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = file.Close() })
+	r, err := newReader(file, &caches{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var v fields
+	b.ReportAllocs()
+	for i := uint64(0); b.Loop(); i++ {
+		e, err := r.entry(i % count)
+		if err == nil {
+			err = r.fields(&e, &v)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // FuzzReader: whatever is in a file, reading it ends, and without a panic.
 func FuzzReader(f *testing.F) {
 	for _, form := range []func(*journald){func(*journald) {}, func(j *journald) { j.compact = true }, func(j *journald) { j.lz4 = true }} {

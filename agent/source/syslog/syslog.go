@@ -150,6 +150,15 @@ func checkLoopback(address string) error {
 // for all addresses.
 func (s *Source) Name() string { return s.name }
 
+// Inputs returns what messages are received from, as status names it.
+func (s *Source) Inputs() []string {
+	names := make([]string, len(s.inputs))
+	for i, in := range s.inputs {
+		names[i] = in.thing
+	}
+	return names
+}
+
 // stopGrace is how long, after ctx ended, the spool may take to accept what
 // was received before.
 const stopGrace = 10 * time.Second
