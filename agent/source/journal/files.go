@@ -130,7 +130,7 @@ func (f *follower) scanFolder(dir string, volatile bool, before []*file) {
 		if err != nil {
 			continue // it is just gone
 		}
-		known := slices.IndexFunc(before, func(o *file) bool { return os.SameFile(o.info, info) })
+		known := slices.IndexFunc(before, func(o *file) bool { return o.is(path, info) })
 		if known >= 0 {
 			file := before[known]
 			file.aside = file.aside || aside
@@ -152,12 +152,23 @@ func (f *follower) scanFolder(dir string, volatile bool, before []*file) {
 	}
 }
 
+// is tells whether a file that is known is the one at a path. One that was put
+// aside keeps its name: another that has its inode now is another file.
+func (f *file) is(path string, info fs.FileInfo) bool {
+	return os.SameFile(f.info, info) && (f.path == path || !f.aside)
+}
+
+// errReplaced is the cause when a file became another one.
+var errReplaced = errors.New("another journal file is in its place")
+
 // refused tells why a file cannot be read.
 func (f *follower) refused(file *file, err error) {
 	if errors.Is(err, errFresh) || errors.Is(err, fs.ErrNotExist) {
 		return // journald is just making it, or deleting it
 	}
-	f.unreadable++
+	if !errors.Is(err, errDamaged) { // of that nothing is to be had later on
+		f.unreadable++
+	}
 	if errors.Is(err, fs.ErrPermission) {
 		err = fmt.Errorf("%w; the agent's user has to be in the group systemd-journal", err)
 	}
@@ -174,12 +185,17 @@ func (f *file) open() error {
 	if err == nil && !os.SameFile(info, f.info) {
 		err = fs.ErrNotExist // another one has its name by now
 	}
+	var r *reader
 	if err == nil {
-		f.r, err = newReader(opened, f.caches)
+		r, err = newReader(opened, f.caches)
+	}
+	if err == nil && f.header.file != (id{}) && r.header.file != f.header.file {
+		err = errReplaced
 	}
 	if err != nil {
 		return errors.Join(err, opened.Close())
 	}
+	f.r = r
 	f.f, f.header = opened, f.r.header
 	f.next = 0
 	if f.seqnum > 0 {

@@ -96,7 +96,7 @@ func (f *follower) drain(ctx context.Context, quiet bool) error {
 	}
 	f.tell()
 	const many = 1000
-	if f.group.Len() > 0 || len(f.losses) > 0 || f.first || f.passed >= many || quiet && (f.passed > 0 || len(f.forget) > 0) {
+	if f.group.Len() > 0 || len(f.losses) > 0 || f.first && f.unreadable == 0 || f.passed >= many || quiet && (f.passed > 0 || len(f.forget) > 0) {
 		return f.emit(ctx)
 	}
 	return nil
@@ -127,6 +127,11 @@ func (f *follower) look(file *file) bool {
 		err = file.open()
 	} else {
 		err = file.refresh()
+	}
+	if errors.Is(err, errReplaced) {
+		file.info = nil // the next scan takes it for what it is now
+		file.done = true
+		return false
 	}
 	if err != nil {
 		f.refused(file, err)
@@ -218,7 +223,9 @@ func (f *follower) skip(file *file, cause error) {
 	file.moved = true
 	// Their numbers are not known, but how many they are.
 	file.seqnum += n
-	f.cursor.Seqnum += n
+	if f.cursor.Seqnum > 0 {
+		f.cursor.Seqnum += n
+	}
 }
 
 // gap looks into numbers that are missing before a file's next entry. It asks
@@ -382,7 +389,8 @@ func (f *follower) emit(ctx context.Context) error {
 	f.group.Clear()
 	f.group.Begin(f.source.opts.Now())
 	f.arena = f.arena[:0]
-	f.first, f.forget, f.passed = false, nil, 0
+	f.first = f.first && f.unreadable > 0 // those are still to be given their place
+	f.forget, f.passed = nil, 0
 	for _, file := range f.files {
 		file.moved = false
 	}

@@ -342,6 +342,77 @@ func TestFilesOfUsers(t *testing.T) {
 	}
 }
 
+// TestClockSetBack: when the clock was set back at a reboot, what a user's file
+// has from before is not missing while it is still to be read.
+func TestClockSetBack(t *testing.T) {
+	m := newMachine(t)
+	out := m.before()
+	j := m.journald()
+	j.messages("system", 0, 100)
+	stop := m.run(out)
+	waitRows(t, out, 100)
+	out.Durable()
+	stop()
+	out = out.Crash()
+	j.seqnums = id{0x10} // as files of users have it before systemd 254
+	j.messages("user-1000", 100, 1)
+	j.boot, j.mono = id{0xb1}, 0
+	j.messages("system", 101, 1)
+	m.run(out)
+	waitRows(t, out, 102)
+	if losses := out.Losses(); len(losses) > 0 {
+		t.Errorf("losses %+v, want none", losses)
+	}
+}
+
+// TestInodeUsedAgain: a new file is read although it has the inode of one that
+// was read to its end and deleted.
+func TestInodeUsedAgain(t *testing.T) {
+	m := newMachine(t)
+	out := m.before()
+	j := m.journald()
+	j.messages("system", 0, 10)
+	stop := m.run(out)
+	waitRows(t, out, 10)
+	stop()
+	out = out.Crash()
+	old := j.rotate("system")
+	other := newJournald(t, t.TempDir())
+	other.last, other.mono, other.made = j.last, j.mono, 70
+	other.messages("system", 10, 10)
+	text, err := os.ReadFile(other.files["system"].path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	s, err := New(m.opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := s.follower(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.close()
+	f.scan()
+	if err := f.drain(ctx, true); err != nil {
+		t.Fatal(err)
+	}
+	if len(f.files) != 1 || !f.files[0].done {
+		t.Fatalf("files %+v, want one that was read", f.files)
+	}
+	if err := os.WriteFile(old, text, 0o600); err != nil { // the same inode
+		t.Fatal(err)
+	}
+	j.check(os.Rename(old, filepath.Join(m.opts.Persistent, "system.journal")))
+	f.scan()
+	if err := f.drain(ctx, true); err != nil {
+		t.Fatal(err)
+	}
+	checkTexts(t, out, numbered(0, 20))
+}
+
 // TestVacuumed: entries that journald deleted before they were read are counted,
 // exactly, and only once.
 func TestVacuumed(t *testing.T) {
