@@ -681,6 +681,31 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// TestGrowth: what is added to a part of the file that was read already is seen
+// after the next look.
+func TestGrowth(t *testing.T) {
+	j := newJournald(t, t.TempDir())
+	j.messages("system", 0, 5)
+	r, err := newReader(j.files["system"].f, &caches{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v fields
+	for i := range uint64(50) {
+		e, err := r.entry(i)
+		if err == nil {
+			err = r.fields(&e, &v)
+		}
+		if want := fmt.Sprintf("message %d", i); err != nil || string(v.value(fieldMessage)) != want {
+			t.Fatalf("entry %d has %q, %v; want %q", i, v.value(fieldMessage), err, want)
+		}
+		j.messages("system", 5+int(i), 1)
+		if err := r.refresh(); err != nil || r.entries != i+6 {
+			t.Fatalf("%d entries after a look, %v; want %d", r.entries, err, i+6)
+		}
+	}
+}
+
 // TestNoFile says what it misses, and goes on when there is one.
 func TestNoFile(t *testing.T) {
 	m := newMachine(t)
