@@ -591,6 +591,24 @@ func TestSelectors(t *testing.T) {
 	checkTexts(t, out, []string{"wanted"})
 }
 
+// TestFacilities: a facility that is still shifted, as journald gives it to
+// audit messages, is taken for what it is; one that is none is not.
+func TestFacilities(t *testing.T) {
+	m := newMachine(t)
+	out := m.before()
+	j := m.journald()
+	for facility, want := range map[string]string{"80": "authpriv", "23": "local7", "184": "local7", "192": "user", "25": "user", "-1": "user", "": "user"} {
+		j.log("system", "SYSLOG_FACILITY="+facility, "MESSAGE="+want)
+	}
+	m.run(out)
+	waitRows(t, out, 7)
+	for _, row := range out.Rows("Syslog") {
+		if row["Facility"] != row["Message"] {
+			t.Errorf("facility %v, want %v", row["Facility"], row["Message"])
+		}
+	}
+}
+
 // TestLZ4 reads what older versions of systemd compressed.
 func TestLZ4(t *testing.T) {
 	m := newMachine(t)

@@ -73,15 +73,15 @@ func parse5424(msg []byte, m *Message) bool {
 	if len(msg) < 2 || msg[0] != '1' || msg[1] != ' ' {
 		return false
 	}
-	stamp, rest := cutToken(msg[2:])
-	var at time.Time
-	if !isNil(stamp) {
-		n := 0
-		if at, n = parseISO(stamp, time.UTC); n != len(stamp) || n == 0 {
-			return false
-		}
+	rest := msg[2:]
+	at, n := parseISO(rest, time.UTC)
+	if n == 0 && len(rest) > 0 && rest[0] == '-' {
+		n = 1 // no time
 	}
-	host, rest := cutToken(rest)
+	if n == 0 || n == len(rest) || rest[n] != ' ' || n > 10 && rest[10] == ' ' {
+		return false
+	}
+	host, rest := cutToken(rest[n+1:])
 	app, rest := cutToken(rest)
 	pid, rest := cutToken(rest)
 	id, rest := cutToken(rest)
@@ -326,9 +326,9 @@ func isHost(token []byte) bool {
 	colons := 0
 	for _, c := range token {
 		switch {
+		case isLetter(c), c >= '-' && c <= '9' && c != '/', c == '_', c == '%':
 		case c == ':':
 			colons++
-		case isDigit(c), isLetter(c), c == '.', c == '-', c == '_', c == '%':
 		default:
 			return false
 		}

@@ -31,15 +31,17 @@ func parseMonthFirst(s []byte, now time.Time, loc *time.Location) (time.Time, in
 		return time.Time{}, 0
 	}
 	year := 0
-	if y, ok := fourDigits(s[n:]); ok && len(s) > n+4 && s[n+4] == ' ' {
-		year, n = y, n+5
+	if len(s) > n+4 && s[n+4] == ' ' {
+		if y, ok := fourDigits(s[n:]); ok {
+			year, n = y, n+5
+		}
 	}
 	c, m := parseClock(s[n:])
 	if m == 0 {
 		return time.Time{}, 0
 	}
 	n += m
-	if year == 0 && len(s) >= n+5 && s[n] == ' ' && (len(s) == n+5 || s[n+5] == ' ' || s[n+5] == ':') {
+	if year == 0 && len(s) >= n+5 && isDigit(s[n+1]) && s[n] == ' ' && (len(s) == n+5 || s[n+5] == ' ' || s[n+5] == ':') {
 		if y, ok := fourDigits(s[n+1:]); ok && y >= 1970 && y < 2100 {
 			year, n = y, n+5
 		}
@@ -254,15 +256,17 @@ func (c clock) seconds(year int, month time.Month, day int) int64 {
 // nearest returns the time in the year that puts it nearest to now: a message
 // of December that is read in January belongs to the old year.
 func nearest(now time.Time, month time.Month, day int, c clock, loc *time.Location) time.Time {
-	const sure = 150 * 24 * 3600 // seconds
-	if loc != time.UTC || now.Location() != time.UTC {
-		now = now.In(loc)
+	const (
+		sure     = 150 * 24 * 3600 // seconds: of any other year it is farther
+		meanYear = 31556952
+	)
+	if guess := 1970 + int(now.Unix()/meanYear); day <= daysIn(guess, month) {
+		if t := c.on(guess, month, day, loc); distance(t, now) < sure {
+			return t
+		}
 	}
-	year := now.Year()
+	year := now.In(loc).Year()
 	best := c.on(year, month, day, loc)
-	if distance(best, now) < sure && day <= daysIn(year, month) {
-		return best
-	}
 	found := day <= daysIn(year, month)
 	for _, y := range [...]int{year - 1, year + 1, year - 2, year + 2, year - 3, year + 3, year - 4, year + 4} {
 		if day > daysIn(y, month) {
