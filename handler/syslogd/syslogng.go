@@ -187,7 +187,7 @@ func ngDropin(name, socket string, sources []string, wanted syslog.Selection, di
 	fmt.Fprintf(&b, "filter f_%s {\n  %s;\n};\n", id, ngCondition(wanted))
 	fmt.Fprintf(&b, "destination d_%s {\n  unix-stream(%q\n", id, socket)
 	b.WriteString(`    template("<${PRI}>1 ${ISODATE} ${HOST:--} $(replace-delimiter ' \t\n' '_' '${PROGRAM:--}') ${PID:--} ${MSGID:--} ${SDATA:--} $(replace-delimiter '\r\n' ' ' '${MESSAGE}')\n")` + "\n")
-	b.WriteString("    frac-digits(6) time-reopen(1) flush-lines(100) log-fifo-size(100000)")
+	b.WriteString("    frac-digits(6) time-reopen(1) log-fifo-size(100000)")
 	if disk != "" {
 		fmt.Fprintf(&b, "\n    disk-buffer(reliable(no) mem-buf-length(10000) disk-buf-size(536870912) dir(%q))", disk)
 	}

@@ -24,7 +24,7 @@ func TestNGDropin(t *testing.T) {
 destination d_log_analytics_agent {
   unix-stream("/run/s.sock"
     template("<${PRI}>1 ${ISODATE} ${HOST:--} $(replace-delimiter ' \t\n' '_' '${PROGRAM:--}') ${PID:--} ${MSGID:--} ${SDATA:--} $(replace-delimiter '\r\n' ' ' '${MESSAGE}')\n")
-    frac-digits(6) time-reopen(1) flush-lines(100) log-fifo-size(100000)
+    frac-digits(6) time-reopen(1) log-fifo-size(100000)
     disk-buffer(reliable(no) mem-buf-length(10000) disk-buf-size(536870912) dir("/var/q"))
   );
 };
