@@ -28,9 +28,8 @@ type Options struct {
 	// Root is the folder that the machine's paths are below; "" is the machine
 	// itself.
 	Root string
-	// Pipe is the path of the named pipe that the agent reads, Root included. It
-	// is for rsyslog.
-	// Configure makes it. Its folder is the caller's alone to write, because
+	// Pipe is the path of the named pipe that the agent reads, Root included, for
+	// rsyslog. Configure makes it. Its folder is the caller's alone to write, because
 	// rsyslogd would follow a link that lay there; everybody passes through it.
 	Pipe string
 	// UID owns the pipe: the agent's user.

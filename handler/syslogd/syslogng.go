@@ -236,7 +236,11 @@ func ngCondition(s syslog.Selection) string {
 }
 
 func (d *syslogNG) whole(m *machine) string {
-	return "@version: " + d.version + "\n@include \"" + m.path(m.mainFile) + "\"\n"
+	whole := "@include \"" + m.path(m.mainFile) + "\"\n"
+	if d.version != "" {
+		whole = "@version: " + d.version + "\n" + whole
+	}
+	return whole
 }
 
 // alone returns nothing: without the machine's sources our file makes no sense.
