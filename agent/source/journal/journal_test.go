@@ -617,7 +617,7 @@ func TestLZ4(t *testing.T) {
 	j.lz4 = true
 	want := []string{
 		strings.Repeat("a", 600), "head " + strings.Repeat("b", 5000) + strings.Repeat(" words and words", 40) + strings.Repeat("c", 300) + " and an end",
-		strings.Repeat("d", 100_000), "short",
+		strings.Repeat("de", 50_000), "short",
 	}
 	for _, text := range want {
 		j.log("system", "PRIORITY=3", "_CMDLINE="+strings.Repeat("x", 2000), "MESSAGE="+text)

@@ -175,8 +175,9 @@ func packLZ4(plain []byte) []byte {
 		for i+run < len(plain) && plain[i+run] == plain[i] {
 			run++
 		}
-		if run < 20 || i+run+12 > len(plain) { // a block ends in literals
-			i++
+		whole := run
+		if run = min(run, len(plain)-12-i); run < 20 { // a block ends in literals
+			i += whole
 			continue
 		}
 		lit := plain[literal : i+1]
