@@ -53,6 +53,7 @@ const (
 	cpuIOWait
 	cpuInterrupt
 	cpuDPC
+	cpuSteal
 )
 
 const (
@@ -125,7 +126,8 @@ const (
 
 // objects is everything that can be collected. Names are those of the Perf
 // table as the OMS agent for Linux fills it, with the counters that the Azure
-// Monitor Agent added to System (CPUs, Unique Users, Load1, Load5, Load15).
+// Monitor Agent added to System (CPUs, Unique Users, Load1, Load5, Load15) and
+// the time that the hypervisor took from a processor (% Steal Time).
 // The aliases let rules in the Windows spelling mean what they say here.
 var objects = [objectCount]object{
 	processorObject: {"Processor", []string{"Processor Information"}, []counter{
@@ -137,6 +139,7 @@ var objects = [objectCount]object{
 		cpuIOWait:     {name: "% IO Wait Time", unit: percent},
 		cpuInterrupt:  {name: "% Interrupt Time", unit: percent},
 		cpuDPC:        {name: "% DPC Time", unit: percent},
+		cpuSteal:      {name: "% Steal Time", unit: percent},
 	}},
 	memoryObject: {"Memory", nil, []counter{
 		memAvailable:            {name: "Available MBytes Memory", unit: megabytes, alias: "Available MBytes"},

@@ -11,10 +11,10 @@ import (
 const total = "_Total"
 
 // cpuTimes is what a processor spent its time on since boot, in ticks. Guest
-// time is part of user. Stolen time is left out: percentages are of the time
-// that the machine had, as the OMS agent for Linux counts them.
+// time is part of user.
 type cpuTimes struct {
 	user, nice, system, idle, iowait, irq, softirq uint64
+	steal                                          uint64 // wanted, and given to another machine
 }
 
 // A cpu is one line of /proc/stat.
@@ -42,11 +42,11 @@ func parseStat(dst []cpu, data []byte) []cpu {
 			}
 			c.id = int(id)
 		}
-		var n [7]uint64
+		var n [8]uint64
 		if cutUints(rest, n[:]) < 4 {
 			continue
 		}
-		c.cpuTimes = cpuTimes{n[0], n[1], n[2], n[3], n[4], n[5], n[6]}
+		c.cpuTimes = cpuTimes{n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]}
 		dst = append(dst, c)
 	}
 	return dst
@@ -57,8 +57,12 @@ const maxCPU = 1 << 16
 
 // shares sets the percentages of the time between was and now. It reports
 // false when no time passed or the counts went back: then nothing is known.
-// Idle and waiting for input may go back a little on a healthy kernel; they
-// stand still then.
+// Idle, waiting for input and stolen time may go back a little on a healthy
+// kernel; they stand still then.
+//
+// Percentages are of the time that the machine had, as the OMS agent for Linux
+// counts them: stolen time is no part of it. That is told by a counter of its
+// own, as a share of all time that passed.
 func (now cpuTimes) shares(was cpuTimes, v *values) bool {
 	if now.user < was.user || now.nice < was.nice || now.system < was.system || now.irq < was.irq || now.softirq < was.softirq {
 		return false
@@ -67,6 +71,7 @@ func (now cpuTimes) shares(was cpuTimes, v *values) bool {
 		user: now.user - was.user, nice: now.nice - was.nice, system: now.system - was.system,
 		idle: now.idle - min(was.idle, now.idle), iowait: now.iowait - min(was.iowait, now.iowait),
 		irq: now.irq - was.irq, softirq: now.softirq - was.softirq,
+		steal: now.steal - min(was.steal, now.steal),
 	}
 	busy := d.user + d.nice + d.system + d.irq + d.softirq
 	all := busy + d.idle + d.iowait
@@ -79,6 +84,7 @@ func (now cpuTimes) shares(was cpuTimes, v *values) bool {
 	} {
 		v.set(counter, 100*float64(ticks)/float64(all))
 	}
+	v.set(cpuSteal, 100*float64(d.steal)/float64(all+d.steal))
 	return true
 }
 
