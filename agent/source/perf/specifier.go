@@ -3,6 +3,7 @@ package perf
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/openloganalytics/agent/internal/nearest"
@@ -89,6 +90,9 @@ func parseSpecifier(text string) (specifier, error) {
 	if !ok {
 		return specifier{}, unknown(text, "object", objectName, windows, objectNames())
 	}
+	if windows && drive.MatchString(instance) {
+		return specifier{}, fmt.Errorf("read counter specifier %q: %w: it names a drive by its letter", text, ErrWindowsOnly)
+	}
 	o := &objects[id]
 	if counterName == "*" {
 		return specifier{id, instance, o.all()}, nil
@@ -131,6 +135,10 @@ func splitSpecifier(text string) (object, instance, counter string, windows bool
 	}
 	return object, instance, counter, windows, err
 }
+
+// drive is how Windows names disks: C:, or the number and the letters of a
+// physical one.
+var drive = regexp.MustCompile(`^([0-9]+ )?[A-Za-z]:( [A-Za-z]:)*$`)
 
 // maxTypos is how many wrong characters make a misspelling; a name that is
 // further from all that is known means something else.

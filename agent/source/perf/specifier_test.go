@@ -25,9 +25,10 @@ func TestSpecifiers(t *testing.T) {
 		{`Logical Disk(/mnt/a (b))\% Used Space`, "Logical Disk", "/mnt/a (b)", "% Used Space"},
 		{`\LogicalDisk(/a)\b)\% Used Space`, "Logical Disk", `/a)\b`, "% Used Space"},
 		{`Logical Disk(/back\slash)\Free Megabytes`, "Logical Disk", `/back\slash`, "Free Megabytes"},
-		{`\LogicalDisk(C:)\Disk Bytes/sec`, "Logical Disk", "C:", "Logical Disk Bytes/sec"},
+		{`\LogicalDisk(_Total)\Disk Bytes/sec`, "Logical Disk", "_Total", "Logical Disk Bytes/sec"},
+		{`Logical Disk(C:)\Free Megabytes`, "Logical Disk", "C:", "Free Megabytes"},
 		{`\PhysicalDisk(_Total)\Disk Bytes/sec`, "Physical Disk", "_Total", "Physical Disk Bytes/sec"},
-		{`\PhysicalDisk(0 C:)\Avg. Disk sec/Read`, "Physical Disk", "0 C:", "Avg. Disk sec/Read"},
+		{`\PhysicalDisk(sda)\Avg. Disk sec/Read`, "Physical Disk", "sda", "Avg. Disk sec/Read"},
 		{`\Network Interface(*)\Packets Received Errors`, "Network", "*", "Total Rx Errors"},
 		{`\Network Adapter(eth0)\Packets Outbound Errors`, "Network", "eth0", "Total Tx Errors"},
 		{`\System\System Up Time`, "System", "*", "Uptime"},
@@ -83,6 +84,8 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 		{text: `Memory(*)\% Used Space`, want: `% Used Space is a counter of Logical Disk, not of Memory`},
 		{text: `\LogicalDisk(_Total)\Avg. Disk Queue Length`, want: `this Windows counter has no equal on Linux; the nearest counter of Logical Disk is`, windowsOnly: true},
 		{text: `\SQLServer:Locks(_Total)\Lock Waits/sec`, want: `this Windows counter has no equal on Linux`, windowsOnly: true},
+		{text: `\LogicalDisk(C:)\% Free Space`, want: `it names a drive by its letter`, windowsOnly: true},
+		{text: `\PhysicalDisk(0 C: D:)\Disk Bytes/sec`, want: `it names a drive by its letter`, windowsOnly: true},
 		{text: `SQLServer:Locks(_Total)\Lock Waits/sec`, want: `there is no object named "SQLServer:Locks"`},
 	}
 	for _, tt := range tests {
