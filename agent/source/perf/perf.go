@@ -20,6 +20,7 @@ import (
 
 	"github.com/openloganalytics/agent/agent/record"
 	"github.com/openloganalytics/agent/agent/source"
+	"github.com/openloganalytics/agent/agent/source/sampling"
 	"github.com/openloganalytics/agent/internal/logfile"
 )
 
@@ -255,32 +256,11 @@ func (g *group) take(ctx context.Context, at time.Time) {
 	}
 }
 
-// emitPatience is how long a sample waits for room in the spool.
-const emitPatience = 10 * time.Second
-
-// emit hands over a sample. What finds no room in the spool in time is lost:
-// the next sample is newer.
+// emit hands over a sample.
 func (p *perf) emit(ctx context.Context, out source.Emitter, s *sample) error {
-	limit, cancel := context.WithTimeout(ctx, min(emitPatience, p.shortest()/2))
-	defer cancel()
-	for rows := s.rows; len(rows) > 0; {
-		n := s.portion(rows)
-		err := out.Emit(limit, p.table, func(b *record.Batch) { s.fill(b, rows[:n]) })
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, context.DeadlineExceeded):
-			out.Lost(source.Loss{
-				Reason: "spool-full", Class: p.table.Name,
-				Records: int64(len(rows)), Bytes: int64(s.size(rows)), First: s.at, Last: s.at,
-			})
-			return nil
-		case err != nil:
-			return fmt.Errorf("emit performance counters: %w", err)
-		}
-		rows = rows[n:]
-	}
-	return nil
+	return sampling.Emit(ctx, out, sampling.Rows{
+		Table: p.table, At: s.at, Count: len(s.rows), Size: s.size, Fill: s.fill,
+	}, p.shortest()/2)
 }
 
 func (p *perf) shortest() time.Duration {

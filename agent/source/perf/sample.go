@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/openloganalytics/agent/agent/record"
-	"github.com/openloganalytics/agent/agent/source"
 )
 
 // A sampler reads one object of the machine. It keeps what the last reading
@@ -101,30 +100,15 @@ func (s *sample) appendCollections(dst []byte, set counterSet, v *values) []byte
 	return append(dst, ']')
 }
 
-// size is how many bytes of values the rows add to an Emit.
-func (s *sample) size(rows []row) int {
-	n := 0
-	for _, r := range rows {
-		n += len(s.timestamp) + len(s.computer) + len(objects[r.object].name) + r.end - r.begin
-	}
-	return n
-}
-
-// portion is how many of the rows one Emit can take: one at least.
-func (s *sample) portion(rows []row) int {
-	room := source.MaxEmit
-	for n := range rows {
-		room -= s.size(rows[n : n+1])
-		if room < 0 && n > 0 {
-			return n
-		}
-	}
-	return len(rows)
+// size is how many bytes of values a row adds to an Emit.
+func (s *sample) size(n int) int {
+	r := s.rows[n]
+	return len(s.timestamp) + len(s.computer) + len(objects[r.object].name) + r.end - r.begin
 }
 
 // fill adds rows to the batch, shaped as the OMS agent for Linux sends them
 // (LINUX_PERF_BLOB).
-func (s *sample) fill(b *record.Batch, rows []row) {
+func (s *sample) fill(b *record.Batch, first, last int) {
 	fields := [...]record.Field{
 		{Key: "Timestamp", Kind: record.JSON, Value: s.timestamp},
 		{Key: "Host", Value: s.computer},
@@ -133,7 +117,7 @@ func (s *sample) fill(b *record.Batch, rows []row) {
 		{Key: "Collections", Kind: record.JSON},
 	}
 	var name []byte
-	for _, r := range rows {
+	for _, r := range s.rows[first:last] {
 		name = append(name[:0], objects[r.object].name...)
 		fields[2].Value = name
 		fields[3].Value = s.text[r.begin:r.middle]
