@@ -296,6 +296,7 @@ func TestTimeOf(t *testing.T) {
 	for row, known := range map[string]bool{
 		`{"Timestamp":"2026-01-02T03:04:05.678Z","Host":"h"}`:                    true,
 		`{"Message":"{\"Timestamp\":7}","Timestamp":"2026-01-02T03:04:05.678Z"}`: true,
+		`{"Name":"AvailableMB","CollectionTime":"2026-01-02T03:04:05.678Z"}`:     true,
 		`{"Host":"h"}`:          false,
 		`{"Timestamp":"today"}`: false,
 		`{`:                     false,

@@ -66,13 +66,18 @@ func (t *Table) Late() *Table {
 	return &Table{Name: t.Name + "Late_CL", LogType: t.Name + "Late"}
 }
 
-// TimeOf returns the time in the field Timestamp of a row, as every row has it.
+// TimeOf returns the time of a row: that in its field Timestamp, which all
+// tables have but InsightsMetrics, where it is CollectionTime.
 func TimeOf(row []byte) (at time.Time, ok bool) {
-	var r struct{ Timestamp time.Time }
+	var r struct{ Timestamp, CollectionTime time.Time }
 	if err := json.Unmarshal(row, &r); err != nil {
 		return time.Time{}, false
 	}
-	return r.Timestamp, !r.Timestamp.IsZero()
+	at = r.Timestamp
+	if at.IsZero() {
+		at = r.CollectionTime
+	}
+	return at, !at.IsZero()
 }
 
 // head is what stands before the rows in a body for the table.
