@@ -1,5 +1,7 @@
-// Package perf samples the performance counters of the machine into the Perf
-// table: processors, memory, network, disks, the system, processes.
+// Package perf samples the performance of the machine: its processors, memory,
+// network, disks, system and processes, as counters into the table Perf (New)
+// and as the metrics of VM insights into the table InsightsMetrics
+// (NewInsights).
 //
 // Objects, counters, instances and formulas are those of the OMS agent for
 // Linux, so that queries and alerts written for it go on working. Three things

@@ -55,27 +55,35 @@ func parseStat(dst []cpu, data []byte) []cpu {
 // maxCPU is above what any kernel is built for.
 const maxCPU = 1 << 16
 
+// since returns what was spent between was and now, false when the counts went
+// back. Idle, waiting for input and stolen time may go back a little on a
+// healthy kernel; they stand still then.
+func (now cpuTimes) since(was cpuTimes) (cpuTimes, bool) {
+	if now.user < was.user || now.nice < was.nice || now.system < was.system || now.irq < was.irq || now.softirq < was.softirq {
+		return cpuTimes{}, false
+	}
+	return cpuTimes{
+		user: now.user - was.user, nice: now.nice - was.nice, system: now.system - was.system,
+		idle: now.idle - min(was.idle, now.idle), iowait: now.iowait - min(was.iowait, now.iowait),
+		irq: now.irq - was.irq, softirq: now.softirq - was.softirq,
+		steal: now.steal - min(was.steal, now.steal),
+	}, true
+}
+
+// busy is the time that a processor worked.
+func (now cpuTimes) busy() uint64 { return now.user + now.nice + now.system + now.irq + now.softirq }
+
 // shares sets the percentages of the time between was and now. It reports
 // false when no time passed or the counts went back: then nothing is known.
-// Idle, waiting for input and stolen time may go back a little on a healthy
-// kernel; they stand still then.
 //
 // Percentages are of the time that the machine had, as the OMS agent for Linux
 // counts them: stolen time is no part of it. That is told by a counter of its
 // own, as a share of all time that passed.
 func (now cpuTimes) shares(was cpuTimes, v *values) bool {
-	if now.user < was.user || now.nice < was.nice || now.system < was.system || now.irq < was.irq || now.softirq < was.softirq {
-		return false
-	}
-	d := cpuTimes{
-		user: now.user - was.user, nice: now.nice - was.nice, system: now.system - was.system,
-		idle: now.idle - min(was.idle, now.idle), iowait: now.iowait - min(was.iowait, now.iowait),
-		irq: now.irq - was.irq, softirq: now.softirq - was.softirq,
-		steal: now.steal - min(was.steal, now.steal),
-	}
-	busy := d.user + d.nice + d.system + d.irq + d.softirq
+	d, ok := now.since(was)
+	busy := d.busy()
 	all := busy + d.idle + d.iowait
-	if all == 0 {
+	if !ok || all == 0 {
 		return false
 	}
 	for counter, ticks := range [...]uint64{
