@@ -64,6 +64,16 @@ func TestTables(t *testing.T) {
 			},
 		},
 		{
+			table: "InsightsMetrics",
+			body: `{"DataType":"INSIGHTS_METRICS_BLOB","IPName":"VMInsights","DataItems":[{"CollectionTime":"2024-01-02T03:04:05Z","Computer":"host1",` +
+				`"Origin":"vm.azm.ms","Namespace":"Memory","Name":"AvailableMB","Value":1953.13,"Tags":"{\"vm.azm.ms/memorySizeMB\":4000}"}]}`,
+			want: []row{common("InsightsMetrics", row{
+				"TimeGenerated": "2024-01-02T03:04:05.000Z",
+				"Computer":      "host1", "Origin": "vm.azm.ms", "Namespace": "Memory", "Name": "AvailableMB", "Val": 1953.13,
+				"Tags": `{"vm.azm.ms/memorySizeMB":4000}`,
+			})},
+		},
+		{
 			table: "Operation",
 			body: `{"DataType":"OPERATION_BLOB","IPName":"LogManagement","DataItems":[{"Timestamp":"2024-01-02T03:04:05.123Z","Computer":"host1",` +
 				`"OperationStatus":"Warning","Detail":"12 records dropped","Category":"Buffer","Solution":"Log Management","HelpLink":""}]}`,
@@ -210,6 +220,10 @@ func TestUploadRefusals(t *testing.T) {
 		const good = `{"Timestamp":"2024-01-02T03:04:05.123Z","Host":"host1","ObjectName":"Memory","InstanceName":"Memory","Collections":[{"CounterName":"% Used","Value":"13"}]}`
 		return standard("LINUX_PERF_BLOB", "LogManagement", "["+strings.Replace(good, from, to, 1)+"]")
 	}
+	insights := func(from, to string) upload {
+		const good = `{"CollectionTime":"2024-01-02T03:04:05Z","Computer":"host1","Origin":"vm.azm.ms","Namespace":"Memory","Name":"AvailableMB","Value":7,"Tags":"{}"}`
+		return standard("INSIGHTS_METRICS_BLOB", "VMInsights", "["+strings.Replace(good, from, to, 1)+"]")
+	}
 	custom := func(body string, headers ...string) upload {
 		return upload{query: "?api-version=2016-04-01", body: pack(body), spoil: func(r *http.Request) {
 			for i := 0; i+1 < len(headers); i += 2 {
@@ -264,6 +278,12 @@ func TestUploadRefusals(t *testing.T) {
 		{"member in other case", upload{body: pack(strings.Replace(syslogBody(syslogItem), "DataType", "dataType", 1))}, 400, "InvalidDataFormat", "dataType"},
 		{"unknown DataType", standard("LINUX_SYSLOG_BLOB", "LOGMANAGEMENT", "["+syslogItem+"]"), 400, "InvalidDataFormat", "DataType"},
 		{"syslog with LogManagement", standard("LINUX_SYSLOGS_BLOB", "LogManagement", "["+syslogItem+"]"), 400, "InvalidDataFormat", "IPName"},
+		{"insights under another IPName", standard("INSIGHTS_METRICS_BLOB", "LogManagement", "[{}]"), 400, "InvalidDataFormat", "IPName"},
+		{"insights with milliseconds", insights("05Z", "05.123Z"), 400, "InvalidDataFormat", "CollectionTime"},
+		{"insights with a text as value", insights(":7", `:"7"`), 400, "InvalidDataFormat", "Value is not a number"},
+		{"insights with tags that are no text", insights(`"{}"`, "{}"), 400, "InvalidDataFormat", "Tags"},
+		{"insights with foreign tags", insights("{}", `{\"memorySizeMB\":1}`), 400, "InvalidDataFormat", "Tags"},
+		{"insights of another origin", insights("vm.azm.ms", "container.azm.ms"), 400, "InvalidDataFormat", "Origin"},
 		{"perf with LOGMANAGEMENT", standard("LINUX_PERF_BLOB", "LOGMANAGEMENT", "[{}]"), 400, "InvalidDataFormat", "IPName"},
 		{"no items", syslogUpload(), 400, "InvalidDataFormat", "DataItems"},
 		{"items no array", standard("LINUX_SYSLOGS_BLOB", "LOGMANAGEMENT", syslogItem), 400, "InvalidDataFormat", "DataItems"},

@@ -75,6 +75,15 @@ func dataTypes() map[string]dataType {
 			{wire: "InstanceName", column: "InstanceName", read: anyText},
 			{wire: "Collections", column: collections, read: counters},
 		}},
+		"INSIGHTS_METRICS_BLOB": {ipName: "VMInsights", table: "InsightsMetrics", fields: []field{
+			{wire: "CollectionTime", column: "TimeGenerated", read: wholeSecond},
+			{wire: "Computer", column: "Computer", read: text},
+			{wire: "Origin", column: "Origin", read: oneOf("vm.azm.ms")},
+			{wire: "Namespace", column: "Namespace", read: text},
+			{wire: "Name", column: "Name", read: text},
+			{wire: "Value", column: "Val", read: realNumber},
+			{wire: "Tags", column: "Tags", read: insightsTags},
+		}},
 		"OPERATION_BLOB": {ipName: "LogManagement", table: "Operation", fields: []field{
 			{wire: "Timestamp", column: "TimeGenerated", read: timestamp},
 			{wire: "Computer", column: "Computer", read: text},
@@ -132,6 +141,7 @@ func (t dataType) unknown(item object) []string {
 
 var (
 	timestampPattern = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$`)
+	secondPattern    = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$`)
 	eventTimePattern = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z$`)
 	versionPattern   = regexp.MustCompile(`^\d+\.\d+\.\d+-\d+$`)
 )
@@ -169,6 +179,39 @@ func severity(value any) (any, string) {
 
 func timestamp(value any) (any, string) {
 	return when(value, timestampPattern, "is not a time in UTC with three decimals, like 2024-01-02T03:04:05.123Z")
+}
+
+func wholeSecond(value any) (any, string) {
+	return when(value, secondPattern, "is not a time in UTC of whole seconds, like 2024-01-02T03:04:05Z")
+}
+
+func realNumber(value any) (any, string) {
+	n, ok := value.(json.Number)
+	v, err := strconv.ParseFloat(n.String(), 64)
+	if !ok || err != nil || math.IsInf(v, 0) {
+		return nil, "is not a number"
+	}
+	return v, ""
+}
+
+// insightsTags reads the JSON object inside a JSON string.
+func insightsTags(value any) (any, string) {
+	const problem = "is not text that holds a JSON object with names that begin with vm.azm.ms/"
+	s, ok := value.(string)
+	if !ok {
+		return nil, problem
+	}
+	inner, err := decodeJSON([]byte(s))
+	tags, ok := inner.(object)
+	if err != nil || !ok {
+		return nil, problem
+	}
+	for name := range tags {
+		if !strings.HasPrefix(name, "vm.azm.ms/") {
+			return nil, problem
+		}
+	}
+	return s, ""
 }
 
 func eventTime(value any) (any, string) {
