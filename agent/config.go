@@ -45,9 +45,14 @@ type Workspace struct {
 
 // Sources lists what is collected.
 type Sources struct {
-	Heartbeat  Heartbeat   `json:"heartbeat"`
-	Syslog     *Syslog     `json:"syslog,omitempty"`
-	Counters   []Counters  `json:"counters,omitempty"`
+	Heartbeat Heartbeat  `json:"heartbeat"`
+	Syslog    *Syslog    `json:"syslog,omitempty"`
+	Counters  []Counters `json:"counters,omitempty"`
+	// IntegerCounters gives the values of Counters as the whole numbers of the
+	// OMS agent for Linux.
+	IntegerCounters bool `json:"integerCounters,omitempty"`
+	// Insights are the metrics of VM insights; nil is none.
+	Insights   *Insights   `json:"insights,omitempty"`
 	CustomLogs []CustomLog `json:"customLogs,omitempty"`
 	// SyslogListeners are open ports; none by default.
 	SyslogListeners []SyslogListener `json:"syslogListeners,omitempty"`

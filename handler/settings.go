@@ -104,6 +104,7 @@ func (s *Settings) public(d *decoder, pub *object) {
 	s.redaction(d, pub)
 	s.sources(d, pub.object("dataSources"), pub.had("dataSources"))
 	s.listeners(d, pub)
+	s.counterValues(d, pub)
 	s.limits(pub)
 	s.trustedFile = pub.text("trustedCertificatesFile")
 	if file := s.trustedFile; file != "" && !filepath.IsAbs(file) {

@@ -85,6 +85,69 @@ func TestDataSourcesOfARule(t *testing.T) {
 	}
 }
 
+// A rule as VM insights makes it, one with the counters of both streams, and
+// one for Azure Monitor Metrics.
+func TestCountersOfBothStreams(t *testing.T) {
+	const processor = `Processor(*)\% Processor Time`
+	for name, tt := range map[string]struct {
+		sources  string
+		insights int // seconds, 0 is none
+		counters []string
+		note     string
+	}{
+		"VM insights": {
+			`{"name":"VMInsightsPerfCounters","streams":["Microsoft-InsightsMetrics"],"scheduledTransferPeriod":"PT1M","samplingFrequencyInSeconds":60,"counterSpecifiers":["\\VmInsights\\DetailedMetrics"]}`,
+			60, nil, "",
+		},
+		"both streams": {
+			`{"streams":["Microsoft-Perf","Microsoft-InsightsMetrics"],"samplingFrequencyInSeconds":15,"counterSpecifiers":["\\vminsights\\detailedmetrics","Processor(*)\\% Processor Time"]}`,
+			15, []string{processor}, "",
+		},
+		"the shorter interval counts": {
+			`{"streams":["Microsoft-InsightsMetrics"],"samplingFrequencyInSeconds":30,"counterSpecifiers":["\\VmInsights\\DetailedMetrics"]},
+			 {"streams":["Microsoft-InsightsMetrics"],"samplingFrequencyInSeconds":60,"counterSpecifiers":["\\VmInsights\\DetailedMetrics"]}`,
+			30, nil, "",
+		},
+		"Azure Monitor Metrics": {
+			`{"streams":["Microsoft-InsightsMetrics"],"counterSpecifiers":["Processor(*)\\% Processor Time"]}`,
+			0, nil, "dataSources.performanceCounters[0]: the stream Microsoft-InsightsMetrics carries the metrics of VM insights",
+		},
+		"insights in the wrong stream": {
+			`{"streams":["Microsoft-Perf"],"counterSpecifiers":["\\VmInsights\\DetailedMetrics"]}`,
+			0, []string{}, "this Windows counter has no equal on Linux",
+		},
+	} {
+		s, err := parse(`{"workspaceId":"`+testID+`","dataSources":{"performanceCounters":[`+tt.sources+`]}}`, `{"workspaceKey":"`+testKey+`"}`)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		src := s.Config.Sources
+		if (src.Insights != nil) != (tt.insights > 0) || src.Insights != nil && src.Insights.Interval != seconds(tt.insights) {
+			t.Errorf("%s: insights are %+v", name, src.Insights)
+		}
+		var counters []string
+		for _, c := range src.Counters {
+			counters = append(counters, c.Specifiers...)
+		}
+		if !slices.Equal(counters, tt.counters) || (tt.counters == nil) != (len(src.Counters) == 0) {
+			t.Errorf("%s: counters are %+v", name, src.Counters)
+		}
+		if notes := strings.Join(s.Notes, " "); (tt.note == "") != (notes == "") || !strings.Contains(notes, tt.note) {
+			t.Errorf("%s: notes are %q", name, notes)
+		}
+	}
+}
+
+func TestCounterValues(t *testing.T) {
+	for text, integer := range map[string]bool{``: false, `"counterValues":"precise"`: false, `"counterValues":"integer"`: true} {
+		s, err := parse(join(`"workspaceId":"`+testID+`"`, text), `{"workspaceKey":"`+testKey+`"}`)
+		if err != nil || s.Config.Sources.IntegerCounters != integer {
+			t.Errorf("%s: %+v, %v", text, s, err)
+		}
+	}
+}
+
 func TestSeveralWorkspaces(t *testing.T) {
 	other := strings.Replace(testID, "1111", "9999", 1)
 	s, err := parse(`{"workspaces":[{"id":"`+testID+`","name":"a"},{"id":"`+other+`"}]}`,
@@ -162,6 +225,8 @@ func TestBadSettings(t *testing.T) {
 		"facility":                 {sources(`"syslog":[{"facilityNames":["auht"],"logLevels":["*"]}]`), join(key), "dataSources.syslog[0].facilityNames", "auth"},
 		"level":                    {sources(`"syslog":[{"facilityNames":["auth"],"logLevels":["Warn!"]}]`), join(key), "dataSources.syslog[0].logLevels", "Warning"},
 		"counter":                  {sources(`"performanceCounters":[{"counterSpecifiers":["Processor(*)\\% Procesor Time"]}]`), join(key), "counterSpecifiers[0]", "% Processor Time"},
+		"counter stream":           {sources(`"performanceCounters":[{"streams":["Microsoft-Syslog"],"counterSpecifiers":["Memory(*)\\% Used Memory"]}]`), join(key), "performanceCounters[0].streams", "Microsoft-InsightsMetrics"},
+		"counter values":           {join(id, `"counterValues":"rounded"`), join(key), "counterValues", `"integer"`},
 		"sampling":                 {sources(`"performanceCounters":[{"samplingFrequencyInSeconds":0,"counterSpecifiers":["Memory(*)\\% Used Memory"]}]`), join(key), "samplingFrequencyInSeconds", "from 1"},
 		"table":                    {sources(`"logFiles":[{"streams":["Custom-My App_CL"],"filePatterns":["/a"]}]`), join(key), "logFiles[0].streams", "Custom-<Name>_CL"},
 		"relative path":            {sources(`"logFiles":[{"streams":["Custom-A_CL"],"filePatterns":["app.log"]}]`), join(key), "filePatterns[0]", "absolute"},
