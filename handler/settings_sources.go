@@ -178,7 +178,7 @@ func (s *Settings) counters(d *decoder, src *object) {
 		d.wrong(src.path+".counterSpecifiers", fmt.Sprintf("has %d entries", len(specifiers)), fmt.Sprintf("give 1 to %d", maxSpecifiers))
 	}
 	if toInsights {
-		specifiers = s.insights(src, specifiers, interval)
+		specifiers = s.insights(specifiers, interval)
 	}
 	c := agent.Counters{Interval: interval}
 	for i, spec := range specifiers {
@@ -221,7 +221,7 @@ func counterStreams(d *decoder, src *object) (toPerf, toInsights bool) {
 
 // insights takes the specifier that stands for all metrics of VM insights, and
 // returns the others.
-func (s *Settings) insights(src *object, specifiers []string, interval agent.Duration) []string {
+func (s *Settings) insights(specifiers []string, interval agent.Duration) []string {
 	others := slices.DeleteFunc(slices.Clone(specifiers), func(spec string) bool {
 		return strings.EqualFold(strings.TrimSpace(spec), perf.InsightsSpecifier)
 	})

@@ -101,7 +101,9 @@ func TestCountersOfBothStreams(t *testing.T) {
 		},
 		"both streams": {
 			`{"streams":["Microsoft-Perf","Microsoft-InsightsMetrics"],"samplingFrequencyInSeconds":15,"counterSpecifiers":["\\vminsights\\detailedmetrics","Processor(*)\\% Processor Time"]}`,
-			15, []string{processor}, "",
+			15,
+			[]string{processor},
+			"",
 		},
 		"the shorter interval counts": {
 			`{"streams":["Microsoft-InsightsMetrics"],"samplingFrequencyInSeconds":30,"counterSpecifiers":["\\VmInsights\\DetailedMetrics"]},
@@ -114,7 +116,9 @@ func TestCountersOfBothStreams(t *testing.T) {
 		},
 		"insights in the wrong stream": {
 			`{"streams":["Microsoft-Perf"],"counterSpecifiers":["\\VmInsights\\DetailedMetrics"]}`,
-			0, []string{}, "this Windows counter has no equal on Linux",
+			0,
+			[]string{},
+			"this Windows counter has no equal on Linux",
 		},
 	} {
 		s, err := parse(`{"workspaceId":"`+testID+`","dataSources":{"performanceCounters":[`+tt.sources+`]}}`, `{"workspaceKey":"`+testKey+`"}`)
