@@ -23,17 +23,23 @@ type Rows struct {
 	Count int
 	Size  func(row int) int                      // bytes of its values
 	Fill  func(b *record.Batch, first, last int) // adds the rows from first to before last
+	// Place is the source's checkpoint after the rows; no key is none.
+	Place source.Checkpoint
 }
 
-// Emit hands the rows over, in as many portions as they need. It returns nil
-// when they were taken, when patience was over and they are lost, and when ctx
-// ended.
+// Emit hands the rows over, in as many portions as they need; the checkpoint
+// goes with the last. It returns nil when they were taken, when patience was
+// over and they are lost, and when ctx ended.
 func Emit(ctx context.Context, out source.Emitter, r Rows, patience time.Duration) error {
 	limit, cancel := context.WithTimeout(ctx, min(patience, Patience))
 	defer cancel()
 	for first := 0; first < r.Count; {
 		last := r.portion(first)
-		err := out.Emit(limit, r.Table, func(b *record.Batch) { r.Fill(b, first, last) })
+		var places []source.Checkpoint
+		if last == r.Count && r.Place.Key != "" {
+			places = append(places, r.Place)
+		}
+		err := out.Emit(limit, r.Table, func(b *record.Batch) { r.Fill(b, first, last) }, places...)
 		switch {
 		case ctx.Err() != nil:
 			return nil
