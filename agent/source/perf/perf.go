@@ -71,8 +71,8 @@ type Usage struct {
 }
 
 // New returns the source of the Perf table. It fails when a specifier is
-// wrong; those of Windows counters only are logged and passed over, since
-// rules hold the counters of both systems. It fails, too, on a machine that
+// wrong; those of Windows and of applications are logged and passed over, since
+// rules hold the counters of both systems and of all sources. It fails, too, on a machine that
 // cannot be sampled: with errors.ErrUnsupported on Windows.
 func New(o Options) (source.Source, error) {
 	if o.Stats == nil {
@@ -100,7 +100,7 @@ func New(o Options) (source.Source, error) {
 			switch {
 			case err == nil:
 				g.selections[s.object].add(s.instance, s.counters)
-			case errors.Is(err, ErrWindowsOnly):
+			case errors.Is(err, ErrWindowsOnly), errors.Is(err, ErrApplication):
 				foreign = append(foreign, text)
 			default:
 				wrong = append(wrong, err)
@@ -111,7 +111,7 @@ func New(o Options) (source.Source, error) {
 		return nil, errors.Join(wrong...)
 	}
 	if len(foreign) > 0 {
-		o.Log.Info("counters that only Windows has are not collected", "specifiers", foreign)
+		o.Log.Info("counters that this machine does not have are not collected here", "specifiers", foreign)
 	}
 	spaces := newProber(o.Stats.Usage)
 	for _, g := range p.groups {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/openloganalytics/agent/internal/nearest"
@@ -15,13 +16,21 @@ import (
 // systems, so such a specifier is passed over, not refused.
 var ErrWindowsOnly = errors.New("this Windows counter has no equal on Linux")
 
+// ErrApplication is behind the error of a specifier that names an object of an
+// application: other sources ask that for its counters, all of them.
+var ErrApplication = errors.New("this is a counter of an application, which is asked for all of its counters when the setting applications names it")
+
+// applications are the objects of the OMS agent for Linux that are not of the
+// machine.
+var applications = []string{"Apache HTTP Server", "Apache Virtual Host", "MySQL Server", "MySQL Database", "PostgreSQL Server", "PostgreSQL Database"}
+
 // howTo ends the error of a specifier that has the wrong shape.
 const howTo = `write Object(Instance)\Counter, for example Processor(*)\% Processor Time`
 
 // Check reports whether a counter specifier can be collected: nil, or an error
 // that names the specifier, what is wrong and the nearest known name.
 // errors.Is(err, ErrWindowsOnly) tells one that a rule for both systems may
-// hold.
+// hold, ErrApplication one that other sources see to.
 //
 // A specifier is Object(Instance)\Counter or \Object(Instance)\Counter, in the
 // names of the Perf table or their Windows equals, in any case:
@@ -87,6 +96,9 @@ func parseSpecifier(text string) (specifier, error) {
 		return specifier{}, err
 	}
 	id, ok := findObject(objectName)
+	if slices.ContainsFunc(applications, func(name string) bool { return strings.EqualFold(name, objectName) }) {
+		return specifier{}, fmt.Errorf("read counter specifier %q: %w", text, ErrApplication)
+	}
 	if !ok {
 		return specifier{}, unknown(text, "object", objectName, windows, objectNames())
 	}

@@ -144,6 +144,18 @@ func TestPortalRuleIsTaken(t *testing.T) {
 	}
 }
 
+// The workspace's own configuration names the objects of applications, too.
+func TestCountersOfApplicationsArePassedOver(t *testing.T) {
+	for _, text := range []string{`MySQL Server(*)\Key Cache Hit Pct`, `\apache http server(*)\Busy Workers`, `MySQL Database(shop)\*`} {
+		if err := Check(text); !errors.Is(err, ErrApplication) || errors.Is(err, ErrWindowsOnly) {
+			t.Errorf("Check(%s) = %v, want ErrApplication", text, err)
+		}
+	}
+	if err := Check(`MySQL Servers(*)\Key Cache Hit Pct`); err == nil || errors.Is(err, ErrApplication) {
+		t.Errorf("Check of an object that is not known = %v", err)
+	}
+}
+
 func TestDefaultCanBeCollected(t *testing.T) {
 	specifiers := DefaultSpecifiers()
 	if len(specifiers) == 0 {
