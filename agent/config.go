@@ -54,6 +54,11 @@ type Sources struct {
 	// Insights are the metrics of VM insights; nil is none.
 	Insights   *Insights   `json:"insights,omitempty"`
 	CustomLogs []CustomLog `json:"customLogs,omitempty"`
+	// Applications are servers on this machine that are asked for counters.
+	Applications []Application `json:"applications,omitempty"`
+	// Collectd and Statsd take measurements at a loopback port; nil is closed.
+	Collectd *Collectd `json:"collectd,omitempty"`
+	Statsd   *Statsd   `json:"statsd,omitempty"`
 	// SyslogListeners are open ports; none by default.
 	SyslogListeners []SyslogListener `json:"syslogListeners,omitempty"`
 }

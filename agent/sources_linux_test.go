@@ -117,6 +117,17 @@ func TestNoPortIsOpenUnlessAskedFor(t *testing.T) {
 		t.Fatalf("ports are open: %q", ports)
 	}
 
+	numbers := []int{freePort(t), freePort(t)}
+	cfg.Collectd, cfg.Statsd = &Collectd{Port: numbers[0]}, &Statsd{Port: numbers[1], Interval: Duration(time.Minute), Percentile: 90}
+	wanted := []string{fmt.Sprintf("tcp 0100007F:%04X", numbers[0]), fmt.Sprintf("udp 0100007F:%04X", numbers[1])}
+	t.Run("collectd and StatsD", func(t *testing.T) {
+		out := collect(t, cfg)
+		if err := out.Wait(within, func() bool { return slices.Equal(openPorts(t), wanted) }); err != nil {
+			t.Fatalf("open ports are %q, want %q: %v", openPorts(t), wanted, err)
+		}
+	})
+	cfg.Collectd, cfg.Statsd = nil, nil
+
 	port := freePort(t)
 	cfg.SyslogListeners = []SyslogListener{{Protocol: "udp", Address: "127.0.0.1", Port: port, Selector: all}}
 	out := collect(t, cfg)

@@ -181,6 +181,10 @@ func (h *Handler) adopt(s *state, x *extension.Invocation, settings *Settings) {
 			s.ReadsHome = s.ReadsHome || below(p, "/home", "/root", "/run/user")
 		}
 	}
+	for _, a := range settings.Config.Sources.Applications {
+		s.ReadsTmp = s.ReadsTmp || below(a.Address, "/tmp", "/var/tmp")
+		s.ReadsHome = s.ReadsHome || below(a.Address, "/home", "/root", "/run/user")
+	}
 	s.BindsLow = false
 	for _, l := range settings.Config.Sources.SyslogListeners {
 		s.BindsLow = s.BindsLow || l.Port < lowPorts
@@ -225,6 +229,9 @@ func (h *Handler) deliver(s *state, settings *Settings, uid, gid int) (renewed b
 		return false, err
 	}
 	if err := h.deliverProxy(settings.Proxy, uid, gid); err != nil {
+		return false, err
+	}
+	if err := h.deliverPasswords(settings, uid, gid); err != nil {
 		return false, err
 	}
 	now, err := atomicfile.ReadLimited(h.Layout.ConfigFile(), 16<<20)

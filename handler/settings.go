@@ -28,7 +28,9 @@ import (
 type Settings struct {
 	Config agent.Config
 	Keys   map[string]secret.Secret // by workspace id; one for each workspace
-	Proxy  secret.Secret            // [scheme://][user:password@]host[:port]; empty is direct
+	// Passwords are those of applications, by name.
+	Passwords map[string]secret.Secret
+	Proxy     secret.Secret // [scheme://][user:password@]host[:port]; empty is direct
 	// StopOnMultipleConnections refuses a machine whose earlier Log Analytics
 	// agent reports to another workspace.
 	StopOnMultipleConnections bool
@@ -85,6 +87,7 @@ func ParseSettings(public json.RawMessage, protected secret.Secret) (*Settings, 
 	s.public(d, pub)
 	s.proxy(d, publicHalf, prot)
 	s.keys(d, prot)
+	s.passwords(prot)
 	s.domain(d, prot.text("domain"))
 	s.Config.VMResourceID = prot.text("vmResourceId")
 	if id := s.Config.VMResourceID; id != "" && !strings.HasPrefix(id, "/subscriptions/") {
@@ -323,6 +326,9 @@ func (s *Settings) Generation() string {
 		fmt.Fprintf(h, "\x00%s=%s", id, s.Keys[id].Reveal())
 	}
 	fmt.Fprintf(h, "\x00%s", s.Proxy.Reveal())
+	for _, name := range slices.Sorted(maps.Keys(s.Passwords)) {
+		fmt.Fprintf(h, "\x00%q=%q", name, s.Passwords[name].Reveal())
+	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 

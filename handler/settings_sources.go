@@ -187,6 +187,12 @@ func (s *Settings) counters(d *decoder, src *object) {
 			s.Notes = append(s.Notes, err.Error()+".")
 			continue
 		}
+		if errors.Is(err, perf.ErrApplication) {
+			if !s.asks(spec) {
+				s.Notes = append(s.Notes, err.Error()+".")
+			}
+			continue
+		}
 		if err != nil {
 			d.wrong(fmt.Sprintf("%s.counterSpecifiers[%d]", src.path, i), err.Error(), `write Object(Instance)\Counter as the Perf table spells them`)
 			continue

@@ -306,6 +306,9 @@ func TestGenerationFollowsEverySetting(t *testing.T) {
 		{join(`"workspaceId":"`+testID+`"`, `"diskQuotaInMB":64`), join(`"workspaceKey":"` + testKey + `"`)},
 		{join(`"workspaceId":"` + testID + `"`), join(`"workspaceKey":"B` + testKey[1:] + `"`)},
 		{join(`"workspaceId":"` + testID + `"`), join(`"workspaceKey":"`+testKey+`"`, `"proxy":"p:1"`)},
+		{join(`"workspaceId":"`+testID+`"`, `"applications":[{"kind":"mysql"}]`), join(`"workspaceKey":"` + testKey + `"`)},
+		{join(`"workspaceId":"`+testID+`"`, `"applications":[{"kind":"mysql"}]`), join(`"workspaceKey":"`+testKey+`"`, `"applicationPasswords":{"mysql":"a"}`)},
+		{join(`"workspaceId":"`+testID+`"`, `"applications":[{"kind":"mysql"}]`), join(`"workspaceKey":"`+testKey+`"`, `"applicationPasswords":{"mysql":"b"}`)},
 	} {
 		s, err := parse(tt[0], tt[1])
 		if err != nil {
@@ -348,6 +351,7 @@ func TestDocumentationIsWhole(t *testing.T) {
 	s.sources(d, sources, true)
 	s.proxy(d, nil, prot)
 	s.keys(d, prot)
+	s.passwords(prot)
 	names := append(append([]string{"domain", "vmResourceId"}, prot.known...), pub.known...)
 	if len(names) < 15 {
 		t.Fatalf("only %d settings are known: %q", len(names), names)

@@ -49,6 +49,10 @@ func (l Layout) ConfigFile() string { return filepath.Join(l.ConfigDir(), "confi
 // ProxyFile is the proxy setting, a secret: it may hold a password.
 func (l Layout) ProxyFile() string { return filepath.Join(l.ConfigDir(), "proxy") }
 
+// PasswordsFile holds the passwords of applications, secrets, as a JSON object
+// by the application's name.
+func (l Layout) PasswordsFile() string { return filepath.Join(l.ConfigDir(), "passwords") }
+
 // AgentDir is the agent's part of the state, the agent user's alone.
 func (l Layout) AgentDir() string { return filepath.Join(l.StateDir(), "agent") }
 
