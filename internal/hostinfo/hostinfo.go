@@ -40,53 +40,114 @@ var manufacturers = map[string]string{
 	"ol":     "Oracle Corporation",
 }
 
-// ReadOS reads os-release below fsys, the root of a file system.
+// ReadOS asks below fsys, the root of a file system, what the system is. No
+// list of names says what it may be: os-release tells (os-release(5)), else what
+// older and smaller systems have in its place, else the kernel.
 func ReadOS(fsys fs.FS) (OS, error) {
 	var errs []error
-	for _, name := range []string{"etc/os-release", "usr/lib/os-release"} {
-		data, err := fs.ReadFile(fsys, name)
-		if err == nil {
-			return parseOS(data), nil
+	for _, probe := range []struct {
+		file string
+		read func([]byte) release
+	}{
+		{"etc/os-release", osRelease},
+		{"usr/lib/os-release", osRelease},
+		{"etc/lsb-release", lsbRelease},
+		{"etc/system-release", lineRelease},
+		{"etc/redhat-release", lineRelease},
+		{"etc/SuSE-release", lineRelease},
+		{"proc/sys/kernel/osrelease", kernelRelease},
+	} {
+		data, err := fs.ReadFile(fsys, probe.file)
+		if err != nil {
+			errs = append(errs, err)
+			continue
 		}
-		errs = append(errs, err)
+		if r := probe.read(data); r.name != "" {
+			return r.os(), nil
+		}
 	}
-	return OS{}, fmt.Errorf("read operating system: %w", errors.Join(errs...))
+	return OS{}, fmt.Errorf("read operating system: %w", errors.Join(append(errs, errors.New("no file names one"))...))
 }
 
-func parseOS(data []byte) OS {
+// A release is what a file says of the system.
+type release struct{ name, version, manufacturer string }
+
+// os fills in what follows from that. A vendor that is not known is called like
+// the system.
+func (r release) os() OS {
+	o := OS{Name: strings.TrimSuffix(r.name, " GNU/Linux"), Version: r.version, Manufacturer: r.manufacturer}
+	if o.Version != "" && !strings.Contains(o.Version, ".") {
+		o.Version += ".0"
+	}
+	o.MajorVersion, o.MinorVersion, _ = strings.Cut(o.Version, ".")
+	o.FullName = fmt.Sprintf("%s (%s)", strings.TrimSpace(o.Name+" "+o.Version), machine())
+	if o.Manufacturer == "" {
+		o.Manufacturer = o.Name
+	}
+	return o
+}
+
+func osRelease(data []byte) release {
+	v := assignments(data)
+	manufacturer := manufacturers[v["ID"]]
+	if manufacturer == "" {
+		manufacturer = v["VENDOR_NAME"]
+	}
+	return release{v["NAME"], v["VERSION_ID"], manufacturer}
+}
+
+func lsbRelease(data []byte) release {
+	v := assignments(data)
+	return release{v["DISTRIB_ID"], v["DISTRIB_RELEASE"], manufacturers[strings.ToLower(v["DISTRIB_ID"])]}
+}
+
+// nameAndVersion is a line such as "CentOS release 6.10 (Final)" or "SUSE Linux
+// Enterprise Server 11 (x86_64)".
+var nameAndVersion = regexp.MustCompile(`^(.+?)(?: release)? ([0-9][0-9.]*)\b`)
+
+func lineRelease(data []byte) release {
+	line, _, _ := strings.Cut(string(data), "\n")
+	m := nameAndVersion.FindStringSubmatch(printable(line))
+	if m == nil {
+		return release{}
+	}
+	return release{name: m[1], version: strings.TrimRight(m[2], ".")}
+}
+
+// kernelVersion is the part of the kernel's release that all of them have.
+var kernelVersion = regexp.MustCompile(`^[0-9]+\.[0-9]+(\.[0-9]+)?`)
+
+func kernelRelease(data []byte) release {
+	return release{name: "Linux", version: kernelVersion.FindString(string(data))}
+}
+
+// assignments reads a file of NAME=value.
+func assignments(data []byte) map[string]string {
 	values := map[string]string{}
 	for line := range strings.Lines(string(data)) {
 		key, value, ok := strings.Cut(strings.TrimSpace(line), "=")
-		if !ok || strings.HasPrefix(key, "#") {
-			continue
+		if ok && !strings.HasPrefix(key, "#") {
+			values[key] = unquote(value)
 		}
-		values[key] = unquote(value)
 	}
-	os := OS{
-		Name:         strings.TrimSuffix(values["NAME"], " GNU/Linux"),
-		Version:      values["VERSION_ID"],
-		Manufacturer: manufacturers[values["ID"]],
-	}
-	if os.Version != "" && !strings.Contains(os.Version, ".") {
-		os.Version += ".0"
-	}
-	os.MajorVersion, os.MinorVersion, _ = strings.Cut(os.Version, ".")
-	if os.Name != "" {
-		os.FullName = fmt.Sprintf("%s (%s)", strings.TrimSpace(os.Name+" "+os.Version), machine())
-	}
-	return os
+	return values
+}
+
+// printable leaves out control characters.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return -1
+		}
+		return r
+	}, text)
 }
 
 // unquote reads a value as a shell does, as far as os-release(5) allows:
 // quotes around all of it, and a backslash before a special character. Control
 // characters have no place in it.
 func unquote(value string) string {
-	value = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return -1
-		}
-		return r
-	}, value)
+	value = printable(value)
 	if n := len(value); n >= 2 && value[0] == '\'' && value[n-1] == '\'' {
 		return value[1 : n-1]
 	}

@@ -19,9 +19,15 @@ func TestReadOS(t *testing.T) {
 	}{
 		"ubuntu":                      {"etc/os-release", "NAME=\"Ubuntu\"\nID=ubuntu\nVERSION_ID=\"22.04\"\n", OS{"Ubuntu", "22.04", "22", "04", "Ubuntu 22.04 (" + machine() + ")", "Canonical Group Limited"}},
 		"debian, no dot, other place": {"usr/lib/os-release", "# c\nNAME=\"Debian GNU/Linux\"\nID=debian\nVERSION_ID=\"12\"\n", OS{"Debian", "12.0", "12", "0", "Debian 12.0 (" + machine() + ")", "Software in the Public Interest, Inc."}},
-		"unknown vendor":              {"etc/os-release", "NAME='Flatcar Container Linux'\nID=flatcar\nVERSION_ID=3815.2.0\n", OS{"Flatcar Container Linux", "3815.2.0", "3815", "2.0", "Flatcar Container Linux 3815.2.0 (" + machine() + ")", ""}},
-		"shell quotes":                {"etc/os-release", "NAME=\"A \\\"B\\\" \\$5\"\nVERSION_ID='1.2'\n", OS{"A \"B\" $5", "1.2", "1", "2", "A \"B\" $5 1.2 (" + machine() + ")", ""}},
-		"no version":                  {"etc/os-release", "NAME=Arch\nID=arch\n", OS{Name: "Arch", FullName: "Arch (" + machine() + ")"}},
+		"unknown vendor":              {"etc/os-release", "NAME='Flatcar Container Linux'\nID=flatcar\nVERSION_ID=3815.2.0\n", OS{"Flatcar Container Linux", "3815.2.0", "3815", "2.0", "Flatcar Container Linux 3815.2.0 (" + machine() + ")", "Flatcar Container Linux"}},
+		"vendor that names itself":    {"etc/os-release", "NAME=Bottlerocket\nID=bottlerocket\nVERSION_ID=1.20.0\nVENDOR_NAME=\"The Vendor\"\n", OS{"Bottlerocket", "1.20.0", "1", "20.0", "Bottlerocket 1.20.0 (" + machine() + ")", "The Vendor"}},
+		"lsb-release":                 {"etc/lsb-release", "DISTRIB_ID=Ubuntu\nDISTRIB_RELEASE=12.04\n", OS{"Ubuntu", "12.04", "12", "04", "Ubuntu 12.04 (" + machine() + ")", "Canonical Group Limited"}},
+		"old Red Hat":                 {"etc/redhat-release", "CentOS release 6.10 (Final)\n", OS{"CentOS", "6.10", "6", "10", "CentOS 6.10 (" + machine() + ")", "CentOS"}},
+		"old Amazon":                  {"etc/system-release", "Amazon Linux AMI release 2018.03\n", OS{"Amazon Linux AMI", "2018.03", "2018", "03", "Amazon Linux AMI 2018.03 (" + machine() + ")", "Amazon Linux AMI"}},
+		"old SUSE":                    {"etc/SuSE-release", "SUSE Linux Enterprise Server 11 (x86_64)\nVERSION = 11\n", OS{"SUSE Linux Enterprise Server", "11.0", "11", "0", "SUSE Linux Enterprise Server 11.0 (" + machine() + ")", "SUSE Linux Enterprise Server"}},
+		"kernel alone":                {"proc/sys/kernel/osrelease", "6.6.51-talos\n", OS{"Linux", "6.6.51", "6", "6.51", "Linux 6.6.51 (" + machine() + ")", "Linux"}},
+		"shell quotes":                {"etc/os-release", "NAME=\"A \\\"B\\\" \\$5\"\nVERSION_ID='1.2'\n", OS{"A \"B\" $5", "1.2", "1", "2", "A \"B\" $5 1.2 (" + machine() + ")", "A \"B\" $5"}},
+		"no version":                  {"etc/os-release", "NAME=Arch\nID=arch\n", OS{Name: "Arch", FullName: "Arch (" + machine() + ")", Manufacturer: "Arch"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := ReadOS(fstest.MapFS{tt.path: {Data: []byte(tt.text)}})
@@ -34,7 +40,12 @@ func TestReadOS(t *testing.T) {
 		})
 	}
 	if _, err := ReadOS(fstest.MapFS{}); err == nil {
-		t.Error("no os-release is no error")
+		t.Error("nothing that names a system is no error")
+	}
+	// What names no system does not hide what does.
+	got, err := ReadOS(fstest.MapFS{"etc/os-release": {Data: []byte("# empty\n")}, "etc/system-release": {Data: []byte("no version\n")}, "proc/sys/kernel/osrelease": {Data: []byte("5.10\n")}})
+	if err != nil || got.Name != "Linux" || got.Version != "5.10" {
+		t.Errorf("got %+v, %v", got, err)
 	}
 }
 
@@ -168,15 +179,19 @@ func FuzzParseOS(f *testing.F) {
 	f.Add("NAME=\"Ubuntu\"\nID=ubuntu\nVERSION_ID=\"22.04\"\n")
 	f.Add("NAME='a\x1bb'\nVERSION_ID=\"\\\"\n\x00=\n")
 	f.Add("VERSION_ID=7")
+	f.Add("CentOS release 6.10 (Final)\n")
+	f.Add("6.6.51-talos\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		got := parseOS([]byte(text))
-		for _, word := range []string{got.Name, got.Version, got.FullName, got.Manufacturer} {
-			if strings.ContainsFunc(word, unicode.IsControl) {
-				t.Errorf("%q holds a control character", word)
+		for _, read := range []func([]byte) release{osRelease, lsbRelease, lineRelease, kernelRelease} {
+			got := read([]byte(text)).os()
+			for _, word := range []string{got.Name, got.Version, got.FullName, got.Manufacturer} {
+				if strings.ContainsFunc(word, unicode.IsControl) {
+					t.Errorf("%q holds a control character", word)
+				}
 			}
-		}
-		if got.Version != "" && got.Version != got.MajorVersion+"."+got.MinorVersion {
-			t.Errorf("version %q is not %q and %q", got.Version, got.MajorVersion, got.MinorVersion)
+			if got.Version != "" && got.Version != got.MajorVersion+"."+got.MinorVersion {
+				t.Errorf("version %q is not %q and %q", got.Version, got.MajorVersion, got.MinorVersion)
+			}
 		}
 	})
 }
