@@ -17,17 +17,27 @@ const operationsEvery = time.Minute
 // operationTable is where losses are told.
 const operationTable = "Operation"
 
+// Shares of the disk quota, in percent: from the first on the spool is nearly
+// full, which is told once, and again only after it was below the second. Rows
+// may take no more than seven eighths of the quota.
+const (
+	nearlyFull = 80
+	wellBelow  = 65
+)
+
 // operations is the source of Operation rows: what is lost, by the ledger or
-// at a workspace, is told to the workspaces, once. Its checkpoint is the ledger
-// as it was last told, with what was lost at the workspaces in it.
+// at a workspace, is told to the workspaces, once; and before that, that the
+// spool fills up. Its checkpoint is the ledger as it was last told, with what
+// was lost at the workspaces in it.
 type operations struct {
 	intake   *intake
 	computer string
 	table    *record.Table
+	full     bool // is told
 }
 
 func newOperations(in *intake, computer string) *operations {
-	return &operations{in, computer, &record.Table{Name: operationTable, DataType: "OPERATION_BLOB", IPName: "LogManagement", EventTime: "Detail"}}
+	return &operations{intake: in, computer: computer, table: &record.Table{Name: operationTable, DataType: "OPERATION_BLOB", IPName: "LogManagement", EventTime: "Detail"}}
 }
 
 // operationsName is the source's name and the key of its checkpoint.
@@ -36,7 +46,8 @@ const operationsName = "operation"
 // Name implements source.Source.
 func (o *operations) Name() string { return operationsName }
 
-// Run implements source.Source. It sleeps until something is lost.
+// Run implements source.Source. It tells of losses when there are some, and
+// looks at the spool once a minute.
 func (o *operations) Run(ctx context.Context, out source.Emitter) error {
 	told, err := toldLosses(out.Checkpoint(operationsName))
 	if err != nil {
@@ -51,16 +62,68 @@ func (o *operations) Run(ctx context.Context, out source.Emitter) error {
 			return err
 		}
 		told = now
+		if err := o.wait(ctx, out); err != nil || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// wait returns when something was lost, and a minute later, so that losses
+// gather; or when ctx ended.
+func (o *operations) wait(ctx context.Context, out source.Emitter) error {
+	lossy := o.intake.lossy
+	var gathered <-chan time.Time
+	ticker := time.NewTicker(operationsEvery)
+	defer ticker.Stop()
+	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-o.intake.lossy:
-		}
-		select {
-		case <-ctx.Done():
+		case <-lossy:
+			lossy, gathered = nil, time.After(operationsEvery)
+		case <-gathered:
 			return nil
-		case <-time.After(operationsEvery):
+		case <-ticker.C:
+			if err := o.watchRoom(ctx, out); err != nil {
+				return err
+			}
 		}
+	}
+}
+
+// watchRoom tells when the spool is nearly full. When there is no room even for
+// that, it is tried again.
+func (o *operations) watchRoom(ctx context.Context, out source.Emitter) error {
+	stats := o.intake.spool.Stats()
+	switch used := 100 * stats.Bytes; {
+	case used < wellBelow*stats.Budget:
+		o.full = false
+	case used >= nearlyFull*stats.Budget && !o.full:
+		const mb = 1 << 20
+		detail := fmt.Sprintf("The spool holds %d MB of at most %d: the workspaces take less than is collected. When it is full, files and logs that keep "+
+			"their own records wait, and the others are lost. See the extension's status for the reason, or raise diskQuotaInMB.", stats.Bytes/mb, stats.Budget/mb)
+		emitting, cancel := context.WithTimeout(ctx, operationsEvery/2)
+		defer cancel()
+		err := out.Emit(emitting, o.table, func(b *record.Batch) { b.Add(o.row(time.Now(), "Spool nearly full", detail)) })
+		if err != nil && emitting.Err() == nil {
+			return err
+		}
+		o.full = err == nil
+	}
+	return nil
+}
+
+// row is the fields of a row, as the OMS agent for Linux sends them
+// (OPERATION_BLOB).
+func (o *operations) row(at time.Time, category, detail string) []record.Field {
+	return []record.Field{
+		{Key: "Timestamp", Kind: record.JSON, Value: record.AppendTime(nil, at)},
+		{Key: "Computer", Value: []byte(o.computer)},
+		{Key: "OperationStatus", Value: []byte("Warning")},
+		{Key: "Category", Value: []byte(category)},
+		{Key: "Solution", Value: []byte("Log Management")},
+		{Key: "HelpLink"},
+		{Key: "Detail", Value: []byte(detail)},
 	}
 }
 
@@ -109,18 +172,10 @@ func (o *operations) tell(ctx context.Context, out source.Emitter, told, now *le
 	if len(details) == 0 {
 		return nil
 	}
-	stamp := record.AppendTime(nil, time.Now())
+	at := time.Now()
 	return out.Emit(ctx, o.table, func(b *record.Batch) {
 		for _, text := range details {
-			b.Add([]record.Field{
-				{Key: "Timestamp", Kind: record.JSON, Value: stamp},
-				{Key: "Computer", Value: []byte(o.computer)},
-				{Key: "OperationStatus", Value: []byte("Warning")},
-				{Key: "Category", Value: []byte("Records lost")},
-				{Key: "Solution", Value: []byte("Log Management")},
-				{Key: "HelpLink"},
-				{Key: "Detail", Value: []byte(text)},
-			})
+			b.Add(o.row(at, "Records lost", text))
 		}
 	}, source.Checkpoint{Key: operationsName, Value: now.Encode()})
 }
