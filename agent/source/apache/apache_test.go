@@ -119,9 +119,27 @@ func TestServerThatIsStartedAnewHasNoRates(t *testing.T) {
 			t.Errorf("answer %d: %v, %v", i, got, err)
 		}
 	}
+	// More requests than before do not make it the same server.
+	busier := strings.NewReplacer("Uptime: 110", "Uptime: 5", "Accesses: 1040", "Accesses: 9040", "kBytes: 2090", "kBytes: 9999").Replace(later)
+	if got, err := w.says(t, busier, noon.Add(90*time.Second)); err != nil || len(got) != 3 {
+		t.Errorf("a server that is busier than before: %v, %v", got, err)
+	}
+	if _, err := w.says(t, extended, noon.Add(100*time.Second)); err != nil {
+		t.Error(err)
+	}
 	got, _ := w.says(t, later, noon.Add(2*time.Minute))
 	if _, rate := got["Requests per Second"]; !rate {
 		t.Errorf("no rates from then on: %v", got)
+	}
+}
+
+// A worker that ended takes its processor time along; requests stay counted.
+func TestProcessorTimeThatGoesBackIsNotKnown(t *testing.T) {
+	w := serve(t, sampling.Precise)
+	_, _ = w.says(t, extended, noon)
+	got, err := w.says(t, strings.Replace(later, "CPUUser: 2.25", "CPUUser: .1", 1), noon.Add(10*time.Second))
+	if _, cpu := got["Total Pct CPU"]; err != nil || cpu || got["Requests per Second"] != 4 {
+		t.Errorf("got %v, %v", got, err)
 	}
 }
 

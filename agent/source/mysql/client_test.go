@@ -293,6 +293,16 @@ func TestEachWayIn(t *testing.T) {
 	}
 }
 
+// A row whose first value is longer than 16 MB begins as the end of rows does;
+// so far as it is short, it is told from that by its length.
+func TestEndOfRows(t *testing.T) {
+	for text, want := range map[string]bool{"\xfe\x00\x00\x02\x00": true, "\xfe": true, "\xfe\x00\x00\x00\x01\x00\x00\x00\x00x": false, "\x01a": false} {
+		if got := isEOF([]byte(text)); got != want {
+			t.Errorf("isEOF(%q) = %v", text, got)
+		}
+	}
+}
+
 func TestServersThatAreRefused(t *testing.T) {
 	greeted := func(more func(f *fake)) func(f *fake) {
 		return func(f *fake) { f.greet(nativePassword); more(f) }
