@@ -30,6 +30,7 @@ func sources() []source {
 		{name: "PostgreSQL by password", daemon: "postgres", table: "Perf", start: postgresql},
 		{name: "collectd", daemon: "collectd", table: "Perf", start: collectd},
 		{name: "StatsD", table: "Perf", start: statsd},
+		{name: "Operation", table: "Operation", start: operation},
 	}
 }
 
@@ -467,6 +468,45 @@ func statsd(ctx context.Context, _ *lab) (scene, error) {
 				return fmt.Errorf("13 deploys are a rate of %v", sum)
 			}
 			return check(rows)
+		},
+	}, nil
+}
+
+// operation makes the agent lose measurements: more gauges than it keeps. What
+// is lost is told after a minute.
+func operation(ctx context.Context, _ *lab) (scene, error) {
+	port, err := freePort(ctx, "udp")
+	if err != nil {
+		return scene{}, err
+	}
+	return scene{
+		public: map[string]any{"statsd": map[string]any{"port": port, "flushIntervalInSeconds": 20}},
+		loses:  true,
+		act: func(ctx context.Context) error {
+			conn, err := new(net.Dialer).DialContext(ctx, "udp4", fmt.Sprintf("127.0.0.1:%d", port))
+			if err != nil {
+				return err
+			}
+			for first := 0; first < 12_000; first += 1000 {
+				var lines strings.Builder
+				for n := range 1000 {
+					fmt.Fprintf(&lines, "gauge.%d:%d|g\n", first+n, n+1)
+				}
+				if _, err := io.WriteString(conn, lines.String()); err != nil {
+					return errors.Join(err, conn.Close())
+				}
+			}
+			return conn.Close()
+		},
+		check: func(rows []map[string]any) error {
+			for _, r := range rows {
+				detail, _ := r["Detail"].(string)
+				if r["OperationCategory"] == "Records lost" && r["OperationStatus"] == "Warning" && r["Solution"] == "Log Management" &&
+					r["Computer"] != nil && strings.Contains(detail, "Source statsd lost 2000 records of statsd: too-many-names") {
+					return nil
+				}
+			}
+			return fmt.Errorf("the loss is not told in %v", rows)
 		},
 	}, nil
 }

@@ -40,6 +40,8 @@ type scene struct {
 	// act makes the daemon, which the agent watches by now, do something; nil is
 	// nothing.
 	act func(ctx context.Context) error
+	// loses says that the agent has to lose records in this scene.
+	loses bool
 	// check says what is missing from the rows that have arrived so far; nil is
 	// nothing.
 	check func(rows []map[string]any) error
@@ -134,7 +136,7 @@ func prove(ctx context.Context, s source, version, zip string) (rows int, err er
 	if err != nil {
 		return rows, errors.Join(err, l.complaints())
 	}
-	return rows, l.conserved()
+	return rows, l.conserved(play.loses)
 }
 
 // eventually waits until check returns nil.
