@@ -163,12 +163,6 @@ func severityWord(level string) string {
 	return ""
 }
 
-// The streams that performance counters can feed.
-const (
-	perfStream     = "Microsoft-Perf"
-	insightsStream = "Microsoft-InsightsMetrics"
-)
-
 func (s *Settings) counters(d *decoder, src *object) {
 	defer src.done()
 	c := agent.Counters{Interval: seconds(src.integer("samplingFrequencyInSeconds", 60, minSampling, maxSampling))}
@@ -177,10 +171,6 @@ func (s *Settings) counters(d *decoder, src *object) {
 	if len(specifiers) == 0 || len(specifiers) > maxSpecifiers {
 		d.wrong(src.path+".counterSpecifiers", fmt.Sprintf("has %d entries", len(specifiers)), fmt.Sprintf("give 1 to %d", maxSpecifiers))
 	}
-	if toInsights {
-		specifiers = s.insights(specifiers, interval)
-	}
-	c := agent.Counters{Interval: interval}
 	for i, spec := range specifiers {
 		err := perf.Check(spec)
 		if errors.Is(err, perf.ErrWindowsOnly) { // rules mix the counters of both systems
@@ -199,54 +189,5 @@ func (s *Settings) counters(d *decoder, src *object) {
 		}
 		c.Specifiers = append(c.Specifiers, spec)
 	}
-	if toPerf {
-		s.Config.Sources.Counters = append(s.Config.Sources.Counters, c)
-		return
-	}
-	if len(c.Specifiers) > 0 {
-		s.Notes = append(s.Notes, fmt.Sprintf("%s: the stream %s carries the metrics of VM insights, %s; its other counters would go to Azure Monitor Metrics, which this agent does not feed.",
-			src.path, insightsStream, perf.InsightsSpecifier))
-	}
-}
-
-// counterStreams reads which tables counters go to. Without streams it is Perf.
-func counterStreams(d *decoder, src *object) (toPerf, toInsights bool) {
-	names := src.texts("streams")
-	for _, stream := range names {
-		switch stream {
-		case perfStream:
-			toPerf = true
-		case insightsStream:
-			toInsights = true
-		default:
-			d.wrong(src.path+".streams", fmt.Sprintf("%q cannot be fed from here", stream), fmt.Sprintf("give %q or %q", perfStream, insightsStream))
-		}
-	}
-	return toPerf || len(names) == 0, toInsights
-}
-
-// insights takes the specifier that stands for all metrics of VM insights, and
-// returns the others.
-func (s *Settings) insights(specifiers []string, interval agent.Duration) []string {
-	others := slices.DeleteFunc(slices.Clone(specifiers), func(spec string) bool {
-		return strings.EqualFold(strings.TrimSpace(spec), perf.InsightsSpecifier)
-	})
-	if len(others) == len(specifiers) {
-		return others
-	}
-	if now := s.Config.Sources.Insights; now == nil || interval < now.Interval {
-		s.Config.Sources.Insights = &agent.Insights{Interval: interval}
-	}
-	return others
-}
-
-// counterValues reads how the values of counters are rounded.
-func (s *Settings) counterValues(d *decoder, pub *object) {
-	switch text := pub.text("counterValues"); text {
-	case "", "precise":
-	case "integer":
-		s.Config.Sources.IntegerCounters = true
-	default:
-		d.wrong("counterValues", fmt.Sprintf("%q is not known", text), `give "precise", or "integer" for the whole numbers of the earlier Log Analytics agent`)
-	}
+	s.Config.Sources.Counters = append(s.Config.Sources.Counters, c)
 }

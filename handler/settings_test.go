@@ -105,6 +105,10 @@ func TestCountersOfBothStreams(t *testing.T) {
 			[]string{processor},
 			"",
 		},
+		"both streams, insights alone": {
+			`{"name":"n","streams":["Microsoft-Perf","Microsoft-InsightsMetrics"],"samplingFrequencyInSeconds":15,"counterSpecifiers":["\\VmInsights\\DetailedMetrics"]}`,
+			15, nil, "",
+		},
 		"the shorter interval counts": {
 			`{"streams":["Microsoft-InsightsMetrics"],"samplingFrequencyInSeconds":30,"counterSpecifiers":["\\VmInsights\\DetailedMetrics"]},
 			 {"streams":["Microsoft-InsightsMetrics"],"samplingFrequencyInSeconds":60,"counterSpecifiers":["\\VmInsights\\DetailedMetrics"]}`,
@@ -229,7 +233,10 @@ func TestBadSettings(t *testing.T) {
 		"facility":                 {sources(`"syslog":[{"facilityNames":["auht"],"logLevels":["*"]}]`), join(key), "dataSources.syslog[0].facilityNames", "auth"},
 		"level":                    {sources(`"syslog":[{"facilityNames":["auth"],"logLevels":["Warn!"]}]`), join(key), "dataSources.syslog[0].logLevels", "Warning"},
 		"counter":                  {sources(`"performanceCounters":[{"counterSpecifiers":["Processor(*)\\% Procesor Time"]}]`), join(key), "counterSpecifiers[0]", "% Processor Time"},
-		"counter stream":           {sources(`"performanceCounters":[{"streams":["Microsoft-Syslog"],"counterSpecifiers":["Memory(*)\\% Used Memory"]}]`), join(key), "performanceCounters[0].streams", "Microsoft-InsightsMetrics"},
+		"counter stream":           {sources(`"performanceCounters":[{"streams":["Microsoft-Syslog"],"counterSpecifiers":["Memory(*)\\% Used Memory"]}]`), join(key), "performanceCounters[0].streams", "Microsoft-Perf"},
+		"insights, no specifier":   {sources(`"performanceCounters":[{"streams":["Microsoft-InsightsMetrics"]}]`), join(key), "performanceCounters[0].counterSpecifiers", "1 to 100"},
+		"insights, sampling":       {sources(`"performanceCounters":[{"streams":["Microsoft-Perf","Microsoft-InsightsMetrics"],"samplingFrequencyInSeconds":0,"counterSpecifiers":["Memory(*)\\% Used Memory","\\VmInsights\\DetailedMetrics"]}]`), join(key), "samplingFrequencyInSeconds", "from 1"},
+		"insights, other member":   {sources(`"performanceCounters":[{"streams":["Microsoft-InsightsMetrics"],"counterSpecifiers":["\\VmInsights\\DetailedMetrics"],"frequency":1}]`), join(key), "performanceCounters[0].frequency", ""},
 		"counter values":           {join(id, `"counterValues":"rounded"`), join(key), "counterValues", `"integer"`},
 		"sampling":                 {sources(`"performanceCounters":[{"samplingFrequencyInSeconds":0,"counterSpecifiers":["Memory(*)\\% Used Memory"]}]`), join(key), "samplingFrequencyInSeconds", "from 1"},
 		"table":                    {sources(`"logFiles":[{"streams":["Custom-My App_CL"],"filePatterns":["/a"]}]`), join(key), "logFiles[0].streams", "Custom-<Name>_CL"},

@@ -11,6 +11,7 @@ import (
 	"github.com/openloganalytics/agent/agent/source/apache"
 	"github.com/openloganalytics/agent/agent/source/collectd"
 	"github.com/openloganalytics/agent/agent/source/mysql"
+	"github.com/openloganalytics/agent/agent/source/perf"
 	"github.com/openloganalytics/agent/agent/source/postgresql"
 	"github.com/openloganalytics/agent/agent/source/sampling"
 	"github.com/openloganalytics/agent/agent/source/statsd"
@@ -18,14 +19,26 @@ import (
 	"github.com/openloganalytics/agent/internal/secret"
 )
 
-// applications lists the sources of what other programs on this machine measure.
-func applications(o Options, h *host) ([]source.Source, error) {
+// measurements lists the sources of what is measured besides the counters of the
+// machine: by VM insights, and by other programs.
+func measurements(o Options, h *host) ([]source.Source, error) {
 	cfg := o.Config.Sources
+	var list []source.Source
+	if cfg.Insights != nil {
+		s, err := perf.NewInsights(perf.InsightsOptions{Interval: time.Duration(cfg.Insights.Interval), Computer: h.name})
+		switch {
+		case errors.Is(err, errors.ErrUnsupported):
+			o.Log.Warn("metrics of VM insights are not collected", "error", err)
+		case err != nil:
+			return nil, fmt.Errorf("set up the metrics of VM insights: %w", err)
+		default:
+			list = append(list, s)
+		}
+	}
 	passwords, err := readPasswords(o)
 	if err != nil {
 		return nil, err
 	}
-	var list []source.Source
 	rounding := sampling.Rounding(cfg.IntegerCounters)
 	for _, a := range cfg.Applications {
 		s, err := application(a, passwords[a.Name], h.name, rounding)

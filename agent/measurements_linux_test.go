@@ -20,7 +20,7 @@ func TestSourcesOfApplications(t *testing.T) {
 			{Name: "mysql", Kind: "mysql", Address: "127.0.0.1:3306", Interval: Duration(1e9)},
 			{Name: "shop", Kind: "postgresql", Address: "/run/postgresql", Interval: Duration(1e9)},
 		},
-		Collectd: &Collectd{Port: 26000}, Statsd: &Statsd{Port: 8125},
+		Insights: &Insights{Interval: Duration(1e9)}, Collectd: &Collectd{Port: 26000}, Statsd: &Statsd{Port: 8125},
 	}}}
 	for name, text := range map[string]string{"no passwords": "", "a password": `{"mysql":"a long password"}`} {
 		if text != "" {
@@ -28,7 +28,7 @@ func TestSourcesOfApplications(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		list, err := applications(o, &host{name: "vm"})
+		list, err := measurements(o, &host{name: "vm"})
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -36,7 +36,7 @@ func TestSourcesOfApplications(t *testing.T) {
 		for _, s := range list {
 			names = append(names, s.Name())
 		}
-		if got := strings.Join(names, " "); got != "apache mysql postgresql:shop collectd statsd" {
+		if got := strings.Join(names, " "); got != "insights apache mysql postgresql:shop collectd statsd" {
 			t.Errorf("%s: sources are %s", name, got)
 		}
 	}
@@ -47,14 +47,14 @@ func TestSourcesOfApplications(t *testing.T) {
 	if err := os.WriteFile(layout.PasswordsFile(), []byte(`{"mysql":["secret"]}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := applications(o, &host{name: "vm"}); err == nil || strings.Contains(err.Error(), "secret") {
+	if _, err := measurements(o, &host{name: "vm"}); err == nil || strings.Contains(err.Error(), "secret") {
 		t.Errorf("passwords that are not readable: %v", err)
 	}
 	o.Config.Sources.Applications = []Application{{Name: "x", Kind: "oracle"}}
 	if err := os.Remove(layout.PasswordsFile()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := applications(o, &host{name: "vm"}); err == nil || !strings.Contains(err.Error(), "oracle") {
+	if _, err := measurements(o, &host{name: "vm"}); err == nil || !strings.Contains(err.Error(), "oracle") {
 		t.Errorf("a kind that is not known: %v", err)
 	}
 }
