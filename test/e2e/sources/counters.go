@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/user"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -27,7 +28,8 @@ func sources() []source {
 		{name: "Apache", daemon: "apache2", table: "Perf", start: apache},
 		{name: "MySQL by password", daemon: "mariadbd", table: "Perf", start: mysqlByPassword},
 		{name: "MySQL by socket", daemon: "mariadbd", table: "Perf", start: mysqlBySocket},
-		{name: "PostgreSQL by password", daemon: "postgres", table: "Perf", start: postgresql},
+		{name: "PostgreSQL by password", daemon: "postgres", table: "Perf", start: postgresqlByPassword},
+		{name: "PostgreSQL by socket", daemon: "postgres", table: "Perf", start: postgresqlBySocket},
 		{name: "collectd", daemon: "collectd", table: "Perf", start: collectd},
 		{name: "StatsD", table: "Perf", start: statsd},
 		{name: "Operation", table: "Operation", start: operation},
@@ -318,37 +320,41 @@ func mysqlBySocket(ctx context.Context, l *lab) (scene, error) {
 	}, err
 }
 
-// postgresql starts a server with a database, and wants the password of who
-// asks for counters.
-func postgresql(ctx context.Context, l *lab) (scene, error) {
+// A postgres is a server with a database that holds a table.
+type postgres struct {
+	dir  string // of its socket
+	port int
+	sql  func(database, text string) error
+}
+
+func startPostgres(ctx context.Context, l *lab) (*postgres, error) {
 	dir, err := l.folder("postgresql", "postgres")
 	if err != nil {
-		return scene{}, err
+		return nil, err
 	}
 	port, err := freePort(ctx, "tcp")
 	if err != nil {
-		return scene{}, err
+		return nil, err
 	}
 	data := filepath.Join(dir, "data")
 	if err := l.program(ctx, "postgres", "initdb", "--pgdata="+data, "--auth-local=peer", "--auth-host=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"); err != nil {
-		return scene{}, err
+		return nil, err
 	}
 	if err := l.daemon(ctx, syscall.SIGINT, "postgres", "postgres", "-D", data, "-k", dir, "-h", "127.0.0.1", "-p", strconv.Itoa(port)); err != nil {
-		return scene{}, err
+		return nil, err
 	}
-	sql := func(database, text string) error {
+	p := &postgres{dir: dir, port: port, sql: func(database, text string) error {
 		return l.program(ctx, "postgres", "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", dir, "-p", strconv.Itoa(port), "-d", database, "-c", text)
+	}}
+	if err := eventually(ctx, func() error { return p.sql("postgres", "CREATE DATABASE shop") }); err != nil {
+		return nil, err
 	}
-	if err := eventually(ctx, func() error { return sql("postgres", "CREATE DATABASE shop") }); err != nil {
-		return scene{}, err
-	}
-	quoted := "'" + strings.ReplaceAll(password, `'`, `''`) + "'"
-	if err := errors.Join(
-		sql("postgres", "CREATE ROLE monitor LOGIN IN ROLE pg_monitor PASSWORD "+quoted),
-		sql("shop", "CREATE TABLE orders (id int)"),
-	); err != nil {
-		return scene{}, err
-	}
+	return p, p.sql("shop", "CREATE TABLE orders (id int)")
+}
+
+// scene asks the server as an application, and counts what is inserted.
+func (p *postgres) scene(application map[string]any) scene {
+	application["kind"], application["samplingFrequencyInSeconds"] = "postgresql", 1
 	check := wanted(
 		want{"PostgreSQL Server", "*", "Connections", 1, 100},
 		want{"PostgreSQL Server", "*", "Connection Use Pct", 1, 100},
@@ -364,12 +370,9 @@ func postgresql(ctx context.Context, l *lab) (scene, error) {
 		want{"PostgreSQL Database", "postgres", "Transactions/sec", 0.1, 1e6},
 	)
 	return scene{
-		public: map[string]any{"applications": []any{map[string]any{
-			"kind": "postgresql", "address": fmt.Sprintf("127.0.0.1:%d", port), "user": "monitor", "samplingFrequencyInSeconds": 1,
-		}}},
-		protected: map[string]any{"applicationPasswords": map[string]any{"postgresql": password}},
+		public: map[string]any{"applications": []any{application}},
 		act: func(context.Context) error {
-			return sql("shop", "INSERT INTO orders SELECT * FROM generate_series(1, 5000)")
+			return p.sql("shop", "INSERT INTO orders SELECT * FROM generate_series(1, 5000)")
 		},
 		check: func(rows []map[string]any) error {
 			inserted := 0.0
@@ -384,7 +387,30 @@ func postgresql(ctx context.Context, l *lab) (scene, error) {
 			}
 			return check(rows)
 		},
-	}, nil
+	}
+}
+
+func postgresqlByPassword(ctx context.Context, l *lab) (scene, error) {
+	p, err := startPostgres(ctx, l)
+	if err != nil {
+		return scene{}, err
+	}
+	s := p.scene(map[string]any{"address": fmt.Sprintf("127.0.0.1:%d", p.port), "user": "monitor"})
+	s.protected = map[string]any{"applicationPasswords": map[string]any{"postgresql": password}}
+	return s, p.sql("postgres", "CREATE ROLE monitor LOGIN IN ROLE pg_monitor PASSWORD '"+strings.ReplaceAll(password, `'`, `''`)+"'")
+}
+
+func postgresqlBySocket(ctx context.Context, l *lab) (scene, error) {
+	p, err := startPostgres(ctx, l)
+	if err != nil {
+		return scene{}, err
+	}
+	self, err := user.Current()
+	if err != nil {
+		return scene{}, err
+	}
+	s := p.scene(map[string]any{"name": "shop", "address": fmt.Sprintf("%s/.s.PGSQL.%d", p.dir, p.port), "user": self.Username})
+	return s, p.sql("postgres", fmt.Sprintf("CREATE ROLE %q LOGIN IN ROLE pg_monitor", self.Username))
 }
 
 const collectdConfig = `
