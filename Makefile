@@ -119,6 +119,10 @@ e2e-guest: ## let the real Azure guest agent drive the package (root; GUEST_HARN
 e2e-journald: ## hold the journal's source against the real journald (root; unshare)
 	go run ./test/e2e/journald
 
+.PHONY: e2e-sources
+e2e-sources: package ## every data source from its real daemon to the workspace, a table (root; the daemons)
+	go run -buildvcs=false ./test/e2e/sources -package $(OUT)
+
 .PHONY: check
 check: ## everything that CI runs
 	.ci/run

@@ -135,6 +135,36 @@ type Counters struct {
 	Way
 }
 
+// Insights is the metrics of VM insights, table InsightsMetrics.
+type Insights struct {
+	Interval Duration `json:"interval"`
+}
+
+// An Application is a server on this machine that is asked for its counters,
+// table Perf. Its password is in a file of its own, by its name.
+type Application struct {
+	Name     string   `json:"name"`               // unique; of the source
+	Kind     string   `json:"kind"`               // apache, mysql, postgresql
+	URL      string   `json:"url,omitempty"`      // apache
+	Address  string   `json:"address,omitempty"`  // the others: a socket's path, or host:port
+	User     string   `json:"user,omitempty"`     // the others
+	Database string   `json:"database,omitempty"` // postgresql
+	Interval Duration `json:"interval"`
+}
+
+// Collectd is the port for collectd's plugin write_http.
+type Collectd struct {
+	Port int `json:"port"` // of 127.0.0.1
+}
+
+// Statsd is the port for StatsD's datagrams.
+type Statsd struct {
+	Port     int      `json:"port"`     // of 127.0.0.1
+	Interval Duration `json:"interval"` // over which is summed up
+	// Percentile is what share of the fastest timers is summed up besides all.
+	Percentile int `json:"percentile"`
+}
+
 // CustomLog is a set of text files followed into one table.
 type CustomLog struct {
 	Table    string   `json:"table"`             // MyApp_CL

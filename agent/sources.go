@@ -29,6 +29,11 @@ func sources(o Options, h *host) ([]source.Source, error) {
 		return nil, fmt.Errorf("set up performance counters: %w", err)
 	}
 	list = append(list, counters...)
+	measured, err := measurements(o, h)
+	if err != nil {
+		return nil, err
+	}
+	list = append(list, measured...)
 	for _, c := range cfg.CustomLogs {
 		s, err := customLog(c, o, h)
 		if err != nil {
@@ -62,7 +67,7 @@ func counterSources(o Options, h *host) ([]source.Source, error) {
 		if w.Transform != "" {
 			name = strings.TrimSuffix("perf:"+w.Transform+":"+w.Table, ":")
 		}
-		s, err := perf.New(perf.Options{Name: name, Sets: sets[w], Computer: h.name, OSCaption: h.os.FullName, Log: o.Log})
+		s, err := perf.New(perf.Options{Name: name, Sets: sets[w], Computer: h.name, OSCaption: h.os.FullName, IntegerCompatible: o.Config.Sources.IntegerCounters, Log: o.Log})
 		if errors.Is(err, errors.ErrUnsupported) {
 			o.Log.Warn("performance counters are not collected", "error", err)
 			continue

@@ -105,6 +105,7 @@ func (s *Settings) public(d *decoder, pub *object) {
 	s.workspaces(d, pub)
 	s.transformations(d, pub)
 	s.redaction(d, pub)
+	s.applications(d, pub)
 	s.sources(d, pub.object("dataSources"), pub.had("dataSources"))
 	s.listeners(d, pub)
 	s.counterValues(d, pub)

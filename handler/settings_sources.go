@@ -165,6 +165,9 @@ func severityWord(level string) string {
 
 func (s *Settings) counters(d *decoder, src *object) {
 	defer src.done()
+	if s.insights(d, src) {
+		return
+	}
 	c := agent.Counters{Interval: seconds(src.integer("samplingFrequencyInSeconds", 60, minSampling, maxSampling))}
 	c.Way, _ = s.way(d, src, "header.LinuxPerformanceCounters", "Microsoft-Perf")
 	specifiers := src.texts("counterSpecifiers")
