@@ -18,7 +18,7 @@ import (
 
 // Bounds of one exchange.
 const (
-	maxAnswer = 64 << 10 // bytes of an answer's body that are looked at
+	maxAnswer = 64 << 10 // bytes of an answer's body that are looked at, unless it brings a document
 	// A request body advances by stallBytes every stallTime, 1 KiB/s, or the
 	// exchange is given up.
 	stallBytes = 32 << 10
@@ -36,28 +36,35 @@ type answer struct {
 	status int
 	header http.Header
 	body   []byte
-	cut    bool      // the body was longer than maxAnswer
+	cut    bool      // the body was longer than what was read of it
 	date   time.Time // zero when the answer had none
 }
 
-// post makes one exchange: one request, no redirect, no second attempt. It
-// learns the service's clock from any answer.
+// post makes one exchange that sends something.
 func (c *Client) post(ctx context.Context, transport *http.Transport, target string, header http.Header, body []byte) (answer, error) {
+	return c.exchange(ctx, transport, http.MethodPost, target, header, body, maxAnswer)
+}
+
+// exchange makes one exchange: one request, no redirect, no second attempt. It
+// learns the service's clock from any answer, of which it reads so many bytes.
+func (c *Client) exchange(ctx context.Context, transport *http.Transport, method, target string, header http.Header, body []byte, most int) (answer, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stall := time.AfterFunc(stallTime, func() { cancel(errStalled) })
 	stall.Stop()
 	defer stall.Stop()
 
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target, nil)
+	request, err := http.NewRequestWithContext(ctx, method, target, nil)
 	if err != nil {
 		return answer{}, fmt.Errorf("make request: %w", err)
 	}
 	request.Header = header
-	request.ContentLength = int64(len(body))
 	left := new(atomic.Int64)
-	request.GetBody = func() (io.ReadCloser, error) { return newWatchedBody(body, stall, left), nil }
-	request.Body = newWatchedBody(body, stall, left)
+	if body != nil {
+		request.ContentLength = int64(len(body))
+		request.GetBody = func() (io.ReadCloser, error) { return newWatchedBody(body, stall, left), nil }
+		request.Body = newWatchedBody(body, stall, left)
+	}
 
 	sent := c.o.Clock()
 	response, err := transport.RoundTrip(request)
@@ -75,11 +82,11 @@ func (c *Client) post(ctx context.Context, transport *http.Transport, target str
 		a.date = date
 		c.learnClock(date, sent, c.o.Clock())
 	}
-	a.body, err = io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	a.body, err = io.ReadAll(io.LimitReader(response.Body, int64(most)+1))
 	// The body was read as far as it matters; closing cannot lose anything.
 	_ = response.Body.Close()
-	if a.cut = len(a.body) > maxAnswer; a.cut {
-		a.body = a.body[:maxAnswer]
+	if a.cut = len(a.body) > most; a.cut {
+		a.body = a.body[:most]
 	}
 	if err != nil && a.status/100 == 2 {
 		return answer{}, fmt.Errorf("read answer: %w", err)

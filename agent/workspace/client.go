@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -35,6 +36,16 @@ type Options struct {
 	CloudID    string // SMBIOS chassis asset tag of an Azure machine, else empty
 	UUID       string // DMI product UUID, may be empty
 
+	// Configure applies a configuration that the workspace pushes, and says what
+	// came of it. It is called from one goroutine, within Run, while Follow is
+	// on. nil never asks the workspace for one.
+	Configure func(ctx context.Context, document []byte) Outcome
+	// Configuration is the document that is in force from the start: what
+	// LoadConfiguration returned. nil is none.
+	Configuration []byte
+	// Addresses are this machine's, for the report of a configuration; nil is none.
+	Addresses func() []string
+
 	Proxy   *proxy.Proxy   // nil is direct
 	RootCAs *x509.CertPool // nil is the system's
 
@@ -56,6 +67,8 @@ type Client struct {
 	o         Options
 	transport *http.Transport
 	ready     chan struct{} // closed when Send can have success
+	following atomic.Bool   // the workspace's configuration is asked for
+	followed  chan struct{} // following has changed
 
 	// Of the goroutine in Run.
 	key      keyFile
@@ -78,6 +91,7 @@ type Client struct {
 	onboardState trouble
 	sendTrouble  trouble
 	plainUntil   time.Time // bodies go uncompressed until then
+	configured   ConfigurationState
 }
 
 // A trouble is what keeps the workspace from being connected; the zero
@@ -109,7 +123,10 @@ func New(o Options) (*Client, error) {
 	if o.OnChange == nil {
 		o.OnChange = func() {}
 	}
-	c := &Client{o: o, key: keyFile{path: o.KeyFile}, told: map[Cause]struct{}{}, ready: make(chan struct{})}
+	c := &Client{o: o, key: keyFile{path: o.KeyFile}, told: map[Cause]struct{}{}, ready: make(chan struct{}), followed: make(chan struct{}, 1)}
+	if o.Configuration != nil {
+		c.configured.Checksum = checksum(o.Configuration)
+	}
 	c.transport = newTransport(o, c.clientCertificate)
 	return c, nil
 }

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -39,6 +40,11 @@ const (
 // State and in the log.
 func (c *Client) Run(ctx context.Context) error {
 	defer c.transport.CloseIdleConnections()
+	var following sync.WaitGroup
+	defer following.Wait()
+	if c.o.Configure != nil {
+		following.Go(func() { c.follow(ctx) })
+	}
 	for ctx.Err() == nil {
 		wait := c.step(ctx)
 		c.sleep(ctx, wait)

@@ -32,6 +32,7 @@ const (
 	testDomain = "opinsights.test"
 	omsAddress = testWorkspace + ".oms." + testDomain + ":443"
 	odsAddress = testWorkspace + ".ods." + testDomain + ":443"
+	dscAddress = testWorkspace + ".agentsvc.azure-automation.net:443"
 )
 
 // A service is a workspace on a network in memory, whose time is the bubble's.
@@ -73,9 +74,9 @@ func bubble(t *testing.T, test func(s *service)) {
 			t: t, authority: newAuthority(t, "Test CA"), dir: filepath.Join(t.TempDir(), testWorkspace),
 			listeners: map[string]*listener{}, handler: healthy,
 		}
-		s.certs = s.authority.issue(t, time.Now().AddDate(-1, 0, 0), time.Now().AddDate(1, 0, 0), hostOnly(omsAddress), hostOnly(odsAddress))
+		s.certs = s.authority.issue(t, time.Now().AddDate(-1, 0, 0), time.Now().AddDate(1, 0, 0), hostOnly(omsAddress), hostOnly(odsAddress), hostOnly(dscAddress))
 		config := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{s.certs}, ClientAuth: tls.RequireAnyClientCert}
-		for _, address := range []string{omsAddress, odsAddress} {
+		for _, address := range []string{omsAddress, odsAddress, dscAddress} {
 			s.serve(tls.NewListener(s.listen(address), config), s)
 		}
 		if err := os.MkdirAll(s.dir, 0o700); err != nil {

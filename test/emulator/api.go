@@ -87,10 +87,12 @@ func (e *Emulator) api() http.Handler {
 	get("/api/rejections", func(r *http.Request) (any, error) { return limited(r, e.Rejections()) })
 	get("/api/agents", func(*http.Request) (any, error) { return e.Agents(), nil })
 	get("/api/faults", func(*http.Request) (any, error) { return e.Faults(), nil })
+	get("/api/configurations", func(*http.Request) (any, error) { return e.Configurations(), nil })
+	get("/api/reports", func(*http.Request) (any, error) { return e.Reports(), nil })
 	get("/api/settings", func(*http.Request) (any, error) { return e.shownSettings(), nil })
 	mux.HandleFunc("POST /api/faults", func(w http.ResponseWriter, r *http.Request) {
 		var f Fault
-		err := readJSON(r, &f)
+		err := readJSON(r, &f, maxAPIBody)
 		if err == nil {
 			f, err = e.AddFault(f)
 		}
@@ -105,11 +107,19 @@ func (e *Emulator) api() http.Handler {
 	})
 	mux.HandleFunc("POST /api/settings", func(w http.ResponseWriter, r *http.Request) {
 		s := e.Settings()
-		err := readJSON(r, &s)
+		err := readJSON(r, &s, maxAPIBody)
 		if err == nil {
 			err = e.Set(s)
 		}
 		e.answerJSON(w, e.shownSettings(), err)
+	})
+	mux.HandleFunc("POST /api/configurations", func(w http.ResponseWriter, r *http.Request) {
+		var c Configuration
+		err := readJSON(r, &c, maxConfiguration)
+		if err == nil {
+			err = e.SetConfiguration(c)
+		}
+		e.answerJSON(w, e.Configurations(), err)
 	})
 	return guarded(mux)
 }
@@ -131,12 +141,13 @@ func guarded(next http.Handler) http.Handler {
 	})
 }
 
-// readJSON reads the body over what value already holds.
-func readJSON(r *http.Request, value any) error {
+// readJSON reads the body, at most so many bytes of it, over what value already
+// holds.
+func readJSON(r *http.Request, value any, most int64) error {
 	if kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); kind != "application/json" {
 		return errors.New("the body is not declared as application/json")
 	}
-	d := json.NewDecoder(io.LimitReader(r.Body, maxAPIBody))
+	d := json.NewDecoder(io.LimitReader(r.Body, most))
 	d.DisallowUnknownFields()
 	if err := d.Decode(value); err != nil {
 		return fmt.Errorf("read body: %w", err)

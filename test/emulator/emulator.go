@@ -32,7 +32,8 @@ type Options struct {
 	// Workspaces are the workspaces of the service, at least one.
 	Workspaces []Workspace
 	// Domain stands in for opinsights.azure.com: the service answers to
-	// <workspace>.oms.<Domain> and <workspace>.ods.<Domain>.
+	// <workspace>.oms.<Domain>, <workspace>.ods.<Domain> and
+	// <workspace>.agentsvc.<Domain>.
 	Domain string
 	// CertHosts are further host names and addresses for the server certificate.
 	CertHosts []string
@@ -75,6 +76,7 @@ type Emulator struct {
 	store     *store
 	types     map[string]dataType
 	faults    faults
+	pushed    configurations
 	journal   journal
 	requests  requestIDs
 	changed   signal
@@ -94,6 +96,7 @@ type workspace struct {
 type role struct {
 	workspace *workspace
 	oms       bool // onboarding and agent management; otherwise data
+	agentsvc  bool // desired configurations
 }
 
 var (
@@ -175,13 +178,14 @@ func (e *Emulator) addWorkspaces(workspaces []Workspace) error {
 		e.workspaces[w.id] = w
 		e.hosts[w.id+".oms."+e.domain] = role{workspace: w, oms: true}
 		e.hosts[w.id+".ods."+e.domain] = role{workspace: w}
+		e.hosts[w.id+".agentsvc."+e.domain] = role{workspace: w, agentsvc: true}
 	}
 	return nil
 }
 
 // certificateHosts lists the names of the server certificate.
 func (e *Emulator) certificateHosts(extra []string) []string {
-	hosts := []string{"*.oms." + e.domain, "*.ods." + e.domain, "localhost", "127.0.0.1", "::1"}
+	hosts := []string{"*.oms." + e.domain, "*.ods." + e.domain, "*.agentsvc." + e.domain, "localhost", "127.0.0.1", "::1"}
 	for host := range e.hosts {
 		hosts = append(hosts, host)
 	}

@@ -37,7 +37,7 @@ type Fault struct {
 	// Workspace limits the fault to one workspace.
 	Workspace string `json:"workspace,omitempty"`
 	// Endpoint limits the fault to one of onboarding, heartbeat, renewal,
-	// telemetry, ods, collector. Empty is all of these. The fault of the
+	// telemetry, ods, collector, configuration. Empty is all of these. The fault of the
 	// gateway has to name it.
 	Endpoint string `json:"endpoint,omitempty"`
 	// Times is how many requests it strikes; 0 goes on until it is cleared.
@@ -70,6 +70,7 @@ func (f Fault) check() error {
 		return fmt.Errorf("add fault: kind %q is not known", f.Kind)
 	case f.Endpoint != "" && !slices.Contains([]string{
 		endpointOnboarding, endpointHeartbeat, endpointRenewal, endpointTelemetry, endpointODS, endpointCollector, endpointGateway,
+		endpointConfiguration,
 	}, f.Endpoint):
 		return fmt.Errorf("add fault: endpoint %q is not known", f.Endpoint)
 	case f.Kind == FaultStatus && (f.Status < 300 || f.Status > 599):

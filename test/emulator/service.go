@@ -26,6 +26,8 @@ const (
 	endpointODS        = "ods"
 	endpointCollector  = "collector"
 	endpointGateway    = "gateway"
+
+	endpointConfiguration = "configuration"
 )
 
 // Paths of the service (OMS agent for Linux, omsadmin.sh and oms_common.rb).
@@ -145,6 +147,8 @@ func endpointOf(c *call) string {
 	switch path := c.URL.Path; {
 	case c.role.workspace == nil:
 		return "unknown"
+	case c.role.agentsvc:
+		return endpointConfiguration
 	case c.role.oms && path == pathTopology && c.Header.Get("Authorization") == "":
 		return endpointHeartbeat
 	case c.role.oms && path == pathTopology:
@@ -204,6 +208,8 @@ func (e *Emulator) decide(c *call) (answer, *refusal) {
 		return e.postData(c)
 	case endpointCollector:
 		return e.collect(c)
+	case endpointConfiguration:
+		return e.configuration(c)
 	}
 	if c.role.workspace == nil {
 		return answer{}, refuse(http.StatusNotFound, "UnknownHost", "no workspace answers to host %q", clip(c.Host, 100))
