@@ -37,6 +37,9 @@ type Options struct {
 	// Metadata asks what Azure's instance metadata say of this machine; nil
 	// asks the service on the machine.
 	Metadata func(context.Context) (hostinfo.Metadata, error)
+	// Reread reads the config anew. It is called when the config file has
+	// changed; nil never looks at the file.
+	Reread func() (*Config, error)
 
 	dry bool // see DryRun
 }
@@ -67,8 +70,10 @@ func (l lingering) Send(ctx context.Context, batch upload.Batch) upload.Result {
 // becomes durable, the attempts under way end. What was not delivered waits in
 // the spool for the next Run.
 //
-// It begins anew when the instance metadata come that were missing: they say in
-// which cloud the workspaces are.
+// Other sources in the config file, or pushed by the workspace, are brought
+// about while it runs. It begins anew when something else in the config changes,
+// and when the instance metadata come that were missing: they say in which cloud
+// the workspaces are.
 func Run(ctx context.Context, o Options) error {
 	if o.Metadata == nil {
 		o.Metadata = hostinfo.ReadMetadata
@@ -77,15 +82,28 @@ func Run(ctx context.Context, o Options) error {
 		living, stop := context.WithCancelCause(ctx)
 		err := live(living, stop, o)
 		stop(nil)
-		if !errors.Is(context.Cause(living), errMetadataCame) {
+		var changed *configChangedError
+		switch cause := context.Cause(living); {
+		case errors.As(cause, &changed):
+			o.Config = changed.config
+		case !errors.Is(cause, errMetadataCame):
 			return err
 		}
-		o.Log.Info("instance metadata came; starting anew with them")
+		o.Log.Info("starting anew", "reason", context.Cause(living))
 	}
+}
+
+// beginsAnew reports whether a life ends for another to begin.
+func beginsAnew(living context.Context) bool {
+	var changed *configChangedError
+	return errors.Is(context.Cause(living), errMetadataCame) || errors.As(context.Cause(living), &changed)
 }
 
 // live is one life of the agent, until ctx ends or stop is called.
 func live(ctx context.Context, stop context.CancelCauseFunc, o Options) error {
+	if len(o.Config.Workspaces) == 0 {
+		return errors.New("start the agent: the config names no workspace; apply the extension's settings again")
+	}
 	if err := tidy(o); err != nil {
 		return err
 	}
@@ -106,6 +124,8 @@ func live(ctx context.Context, stop context.CancelCauseFunc, o Options) error {
 	defer in.governor.hold()()
 	in.effort = newEffort(o.Effort)
 
+	crew := newRoster(o, machine, in, m.changed)
+	document, pushed := stored(o)
 	clients := make([]*workspace.Client, 0, len(o.Config.Workspaces))
 	uploaders := make([]*upload.Uploader, 0, len(o.Config.Workspaces))
 	for i, w := range o.Config.Workspaces {
@@ -113,7 +133,12 @@ func live(ctx context.Context, stop context.CancelCauseFunc, o Options) error {
 			state, _, _, _ := clients[i].State()
 			return state == StateConnected
 		}, func() { uploaders[i].Wake() })
-		c, err := workspace.New(workspaceOptions(o, w, machine, roots, func() { mended(); m.changed() }))
+		options := workspaceOptions(o, w, machine, roots, func() { mended(); m.changed() })
+		if i == 0 { // as with the earlier agent, the first one is who may choose
+			options.Configuration, options.Addresses = document, hostinfo.PrivateIPs
+			options.Configure = func(_ context.Context, document []byte) workspace.Outcome { return crew.push(ctx, document) }
+		}
+		c, err := workspace.New(options)
 		if err != nil {
 			return fmt.Errorf("open workspace %s: %w", w.ID, err)
 		}
@@ -122,12 +147,12 @@ func live(ctx context.Context, stop context.CancelCauseFunc, o Options) error {
 			Destination: lingering{c}, Queue: queue, Log: o.Log.With("destination", c.Name()), OnLoss: in.lostBehind,
 		}))
 	}
-	list, err := sources(o, machine)
+	crew.follow = clients[0].Follow
+	first, err := crew.plan(o.Config, pushed)
 	if err != nil {
 		return err
 	}
-	list = leftovers(list, queue.Checkpoints)
-	m.watch(clients, append(list, newOperations(in, machine.name)))
+	m.watch(clients, crew)
 
 	// Three layers, each ended by a context of its own, innermost last.
 	delivery, stopDelivery := context.WithCancel(context.WithoutCancel(ctx))
@@ -135,7 +160,7 @@ func live(ctx context.Context, stop context.CancelCauseFunc, o Options) error {
 	gathering, stopGathering := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopGathering()
 
-	var delivering, gatheringDone, reading, reporting sync.WaitGroup
+	var delivering, gatheringDone, reporting sync.WaitGroup
 	for i, c := range clients {
 		delivering.Go(func() { background(delivery, o.Log, c) })
 		delivering.Go(func() { uploaders[i].Run(delivery) })
@@ -144,23 +169,24 @@ func live(ctx context.Context, stop context.CancelCauseFunc, o Options) error {
 		delivering.Go(func() { spools.empty(delivery, l, clients) })
 	}
 	gatheringDone.Go(func() { in.run(gathering) })
-	for _, r := range m.running {
-		reading.Go(func() { r.run(ctx) })
+	if err := crew.apply(ctx, first); err != nil {
+		o.Log.Debug("stopped before the sources began", "error", err)
 	}
+	reporting.Go(func() { crew.heed(ctx, stop) })
 	reporting.Go(func() { m.run(delivery) })
 	reporting.Go(func() { m.beat(delivery) })
 	if machine.metadata == (hostinfo.Metadata{}) {
 		reporting.Go(func() { awaitMetadata(ctx, o, func() bool { return placed(o.Config.Workspaces, clients) }, stop) })
 	}
-	o.Log.Info("started", "version", product.Version, "generation", o.Config.Generation, "workspaces", len(clients), "sources", len(m.running))
+	o.Log.Info("started", "version", product.Version, "generation", o.Config.Generation, "workspaces", len(clients), "sources", len(first.sources))
 	m.notify("READY=1")
 
 	<-ctx.Done()
 	in.governor.letGo()
-	if !errors.Is(context.Cause(ctx), errMetadataCame) {
+	if !beginsAnew(ctx) {
 		m.notify("STOPPING=1")
 	}
-	reading.Wait()
+	crew.wait()
 	stopGathering()
 	gatheringDone.Wait()
 	stopDelivery()

@@ -26,6 +26,16 @@ type Config struct {
 	Redaction []string `json:"redaction,omitempty"`
 	Limits    Limits   `json:"limits"`
 
+	// Origin says who chose Sources: OriginSettings or OriginDefault.
+	Origin string `json:"origin,omitempty"`
+	// FollowWorkspace lets the configuration that the first workspace pushes
+	// take the place of Sources, except for SyslogListeners. Then the syslog
+	// daemon passes on every message, and the agent picks.
+	FollowWorkspace bool `json:"followWorkspace,omitempty"`
+	// AnyFile says that the agent has the right to read every file of the
+	// machine, in every folder, whatever Sources name.
+	AnyFile bool `json:"anyFile,omitempty"`
+
 	// Installed is when the extension was first installed on this machine.
 	Installed time.Time `json:"installed,omitzero"`
 	// MachineID is the machine's DMI UUID, which only root can read.

@@ -48,11 +48,48 @@ type Health struct {
 	Updated    time.Time `json:"updated"`
 	Clean      bool      `json:"clean,omitempty"` // the last words of a clean stop
 
-	Workspaces []WorkspaceHealth `json:"workspaces"`
-	Sources    []SourceHealth    `json:"sources"`
-	Spool      SpoolHealth       `json:"spool"`
-	Ledger     LedgerHealth      `json:"ledger"`
-	Limits     LimitsHealth      `json:"limits"`
+	Workspaces    []WorkspaceHealth   `json:"workspaces"`
+	Configuration ConfigurationHealth `json:"configuration"`
+	Sources       []SourceHealth      `json:"sources"`
+	Spool         SpoolHealth         `json:"spool"`
+	Ledger        LedgerHealth        `json:"ledger"`
+	Limits        LimitsHealth        `json:"limits"`
+}
+
+// ConfigurationHealth says who chose what is collected.
+type ConfigurationHealth struct {
+	Origin string `json:"origin"` // OriginSettings, OriginWorkspace or OriginDefault
+	// Asked says that a workspace is asked for a configuration of its own;
+	// everything below is about that.
+	Asked     bool   `json:"asked"`
+	Workspace string `json:"workspace,omitempty"` // which
+	// Checksum is the SHA-256, in hex, of the document that was taken over last.
+	Checksum string    `json:"checksum,omitempty"`
+	Answered time.Time `json:"answered,omitzero"` // when the workspace last said what is to be in force
+	// Problem says why the workspace's configuration cannot be had or applied.
+	// The agent goes on with what it has.
+	Problem string `json:"problem,omitempty"`
+	// Unobeyed are the parts of the document that have no effect here, with the
+	// reason.
+	Unobeyed []string `json:"unobeyed,omitempty"`
+}
+
+// Sentence says who chose what is collected; "" when that is not known, as of
+// an older agent.
+func (c *ConfigurationHealth) Sentence() string {
+	switch {
+	case c.Origin == "":
+		return ""
+	case c.Origin == OriginWorkspace:
+		return fmt.Sprintf("What is collected comes from workspace %s.", c.Workspace)
+	case c.Origin == OriginSettings:
+		return "What is collected comes from the settings."
+	case c.Checksum != "":
+		return fmt.Sprintf("The default set is collected: the settings have no dataSources, and workspace %s names none.", c.Workspace)
+	case c.Asked:
+		return fmt.Sprintf("The default set is collected: the settings have no dataSources, and workspace %s has not pushed any.", c.Workspace)
+	}
+	return "The default set is collected: the settings have no dataSources."
 }
 
 // WorkspaceHealth is one destination.
@@ -82,7 +119,8 @@ type WorkspaceHealth struct {
 // SourceHealth is one source.
 type SourceHealth struct {
 	Name     string            `json:"name"`
-	State    string            `json:"state"` // one of the words above
+	Origin   string            `json:"origin,omitempty"` // OriginSettings, OriginWorkspace or OriginDefault
+	State    string            `json:"state"`            // one of the words above
 	Message  string            `json:"message,omitempty"`
 	Read     int64             `json:"read"` // records emitted
 	Dropped  int64             `json:"dropped"`

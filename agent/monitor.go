@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/openloganalytics/agent/agent/source"
 	"github.com/openloganalytics/agent/agent/spool"
 	"github.com/openloganalytics/agent/agent/workspace"
 	"github.com/openloganalytics/agent/internal/atomicfile"
@@ -31,7 +30,7 @@ type monitor struct {
 	intake  *intake
 	started time.Time
 	clients []*workspace.Client
-	running []*running
+	sources *roster
 
 	wake chan struct{}
 	mu   sync.Mutex // one writer of the file at a time
@@ -42,11 +41,8 @@ func newMonitor(o Options, s *spools, in *intake) *monitor {
 }
 
 // watch says what there is to report on.
-func (m *monitor) watch(clients []*workspace.Client, sources []source.Source) {
-	m.clients = clients
-	for _, s := range sources {
-		m.running = append(m.running, newRunning(s, m.intake, m.changed))
-	}
+func (m *monitor) watch(clients []*workspace.Client, sources *roster) {
+	m.clients, m.sources = clients, sources
 }
 
 // changed says that something in the health is not as it was.
@@ -125,8 +121,9 @@ func (m *monitor) write(clean bool) {
 
 // health is how the agent is doing now.
 func (m *monitor) health() *Health {
+	generation, running := m.sources.inForce()
 	h := &Health{
-		Version: product.Version, Generation: m.o.Config.Generation, PID: os.Getpid(),
+		Version: product.Version, Generation: generation, PID: os.Getpid(),
 		Started: m.started.UTC(), Updated: time.Now().UTC(),
 	}
 	l, stats := account(m.queue)
@@ -142,7 +139,8 @@ func (m *monitor) health() *Health {
 		h.Workspaces = append(h.Workspaces, w)
 	}
 	h.Limits = m.intake.governor.health(m.o.Config.Limits)
-	for _, r := range m.running {
+	h.Configuration = m.sources.configuration(m.clients[0].Configuration())
+	for _, r := range running {
 		h.Sources = append(h.Sources, r.health(l))
 	}
 	told, err := toldLosses(m.queue.Checkpoint(operationsName))

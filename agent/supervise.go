@@ -27,8 +27,15 @@ type running struct {
 	source  source.Source
 	intake  *intake
 	changed func()
+	again   bool // something of its name has run before, in this life
+
+	// Of the roster.
+	part part
+	stop context.CancelFunc
+	done chan struct{} // closed at its end
 
 	mu       sync.Mutex
+	origin   string
 	state    string
 	message  string
 	troubles map[string]string
@@ -63,7 +70,8 @@ func (r *running) run(ctx context.Context) {
 }
 
 // once runs the source and turns a panic into an error: one source's fault is
-// not every source's end.
+// not every source's end. What was emitted before is durable first: the source
+// goes on from the last durable place.
 func (r *running) once(ctx context.Context) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -71,6 +79,12 @@ func (r *running) once(ctx context.Context) (err error) {
 			r.intake.log.Error("source panicked", "source", r.source.Name(), "stack", string(debug.Stack()))
 		}
 	}()
+	if r.again {
+		if err := r.Flush(ctx); err != nil {
+			return err
+		}
+	}
+	r.again = true
 	if err := r.source.Run(ctx, r); err != nil {
 		return err
 	}
@@ -82,6 +96,12 @@ func (r *running) set(state, message string) {
 	r.state, r.message = state, message
 	r.mu.Unlock()
 	r.changed()
+}
+
+func (r *running) setOrigin(origin string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.origin = origin
 }
 
 // Emit implements source.Emitter.
@@ -150,7 +170,7 @@ func (r *running) health(l *ledger.Ledger) SourceHealth {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	h := SourceHealth{
-		Name: r.source.Name(), State: r.state, Message: r.message,
+		Name: r.source.Name(), Origin: r.origin, State: r.state, Message: r.message,
 		Read: read, Dropped: dropped, Troubles: maps.Clone(r.troubles),
 	}
 	if t, is := r.source.(*transform.Source); is {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -125,11 +126,12 @@ func (r *summary) print(w io.Writer, now time.Time) {
 	for _, ws := range r.Workspaces {
 		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%s\n", plain(ws.ID), plain(ws.State), ws.Delivered, ws.Waiting, ws.Refused, day(ws.OldestWait))
 	}
-	fmt.Fprintln(t, "\nSOURCE\tSTATE\tREAD\tDROPPED\tFILTERED\tREDACTED")
+	fmt.Fprintln(t, "\nSOURCE\tSTATE\tREAD\tDROPPED\tFILTERED\tREDACTED\tFROM")
 	for _, src := range r.Sources {
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%s\n", plain(src.Name), plain(src.State), src.Read+src.Dropped, src.Dropped, src.Filtered, redacted(src.Redacted))
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%s\t%s\n", plain(src.Name), plain(src.State), src.Read+src.Dropped, src.Dropped, src.Filtered, redacted(src.Redacted), plain(src.Origin))
 	}
 	_ = t.Flush() // a person's terminal
+	r.printConfiguration(w)
 	fmt.Fprintf(w, "\nSpool: %s, %d of %d MB used\n", plain(r.Spool.State), r.Spool.Bytes>>20, r.Spool.Budget>>20)
 	if r.Spool.Note != "" {
 		fmt.Fprintf(w, "  %s\n", plain(r.Spool.Note))
@@ -155,6 +157,26 @@ func redacted(hits map[string]int64) string {
 		parts = append(parts, fmt.Sprintf("%d %s", hits[kind], kind))
 	}
 	return strings.Join(parts, ", ")
+}
+
+// printConfiguration says who chose the sources, and what of the workspace's
+// own configuration has no effect.
+func (r *summary) printConfiguration(w io.Writer) {
+	c := &r.Configuration
+	if c.Origin == "" {
+		return
+	}
+	fmt.Fprintf(w, "\n%s\n", plain(c.Sentence()))
+	if !c.Asked {
+		return
+	}
+	fmt.Fprintf(w, "  last answer of the workspace %s, document %s\n", day(c.Answered), plain(cmp.Or(c.Checksum, "none")))
+	if c.Problem != "" {
+		fmt.Fprintf(w, "  not brought up to date: %s\n", plain(c.Problem))
+	}
+	for _, text := range c.Unobeyed {
+		fmt.Fprintf(w, "  no effect: %s\n", plain(text))
+	}
 }
 
 // equation says what became of every record at a workspace.

@@ -66,6 +66,42 @@ func TestStatusShowsNotes(t *testing.T) {
 	}
 }
 
+// TestStatusShowsWhoChose: for each source, and what of the workspace's wishes
+// has no effect. That is no trouble of this machine.
+func TestStatusShowsWhoChose(t *testing.T) {
+	h := healthy()
+	h.Sources[0].Origin = agent.OriginWorkspace
+	h.Configuration = agent.ConfigurationHealth{
+		Origin: agent.OriginWorkspace, Asked: true, Workspace: "ws", Checksum: "abc", Answered: printed.Add(-time.Minute),
+		Problem: "status 404", Unobeyed: []string{"MSFT_nxOMSPluginResource \x1b: runs no code"},
+	}
+	var out strings.Builder
+	r := newSummary(h, printed)
+	r.print(&out, printed)
+	for _, want := range []string{
+		"SOURCE  STATE    READ  DROPPED  FILTERED  REDACTED  FROM", "syslog  running  100   3        0         -         workspace",
+		"What is collected comes from workspace ws.\n  last answer of the workspace ", ", document abc\n  not brought up to date: status 404\n",
+		`  no effect: "MSFT_nxOMSPluginResource \x1b: runs no code"`,
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in\n%s", want, out.String())
+		}
+	}
+	if r.Verdict != "ok" {
+		t.Errorf("verdict %s: %q", r.Verdict, r.Troubles)
+	}
+	for want, c := range map[string]agent.ConfigurationHealth{
+		"comes from the settings.":          {Origin: agent.OriginSettings},
+		"the settings have no dataSources.": {Origin: agent.OriginDefault},
+		"workspace ws has not pushed any.":  {Origin: agent.OriginDefault, Asked: true, Workspace: "ws"},
+		"workspace ws names none.":          {Origin: agent.OriginDefault, Asked: true, Workspace: "ws", Checksum: "abc"},
+	} {
+		if got := c.Sentence(); !strings.HasSuffix(got, want) {
+			t.Errorf("%+v: %s", c, got)
+		}
+	}
+}
+
 func TestVerdicts(t *testing.T) {
 	tests := []struct {
 		name    string

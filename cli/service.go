@@ -58,6 +58,7 @@ func run(ctx context.Context, _ []string, s Streams) error {
 	}
 	err = agent.Run(ctx, agent.Options{
 		Layout: layout, Config: config, Proxy: through, Log: log, Watchdog: watchdog, Effort: effort(),
+		Reread: func() (*agent.Config, error) { return readConfig(layout) },
 		Notify: func(state string) error {
 			_, err := daemon.SdNotify(false, state)
 			return err

@@ -86,7 +86,7 @@ func (h *Handler) apply(ctx context.Context, x *extension.Invocation) (started b
 	if err := h.saveState(s); err != nil {
 		return false, err
 	}
-	settings.note(h.configureSyslog(ctx, settings.Config.Sources.Syslog, uid, x.Log))
+	settings.note(h.configureSyslog(ctx, passedOn(&settings.Config), uid, x.Log))
 	if err := h.startAgent(ctx, s, renewed, x); err != nil {
 		return true, err
 	}
@@ -173,7 +173,7 @@ func (h *Handler) adopt(s *state, x *extension.Invocation, settings *Settings) {
 	}
 	limits := settings.Config.Limits
 	s.CPUPercent, s.MemoryMB = limits.CPUPercent, limits.MemoryMB
-	s.ReadAll, s.ReadsTmp, s.ReadsHome = false, false, false
+	s.ReadAll, s.ReadsTmp, s.ReadsHome = settings.Config.AnyFile, settings.Config.AnyFile, settings.Config.AnyFile
 	for _, log := range settings.Config.Sources.CustomLogs {
 		s.ReadAll = true
 		for _, p := range log.Patterns {
@@ -214,9 +214,10 @@ func below(pattern string, dirs ...string) bool {
 	return false
 }
 
-// deliver writes what the agent obeys: the config, the proxy, and the keys of
-// the workspaces that it does not have yet. It reports whether anything is
-// new, which the agent learns when it is started again.
+// deliver writes what the agent obeys: the keys of the workspaces that it does
+// not have yet, the proxy, and the config. It reports whether there is something
+// new that the agent learns only when it is started again; a new config it
+// finds as it runs.
 func (h *Handler) deliver(s *state, settings *Settings, uid, gid int) (renewed bool, err error) {
 	settings.Config.Installed, settings.Config.MachineID = s.Installed, s.MachineID
 	settings.Config.Generation = settings.Generation()
@@ -228,7 +229,8 @@ func (h *Handler) deliver(s *state, settings *Settings, uid, gid int) (renewed b
 	if err != nil {
 		return false, err
 	}
-	if err := h.deliverProxy(settings.Proxy, uid, gid); err != nil {
+	newProxy, err := h.deliverProxy(settings.Proxy, uid, gid)
+	if err != nil {
 		return false, err
 	}
 	if err := h.deliverPasswords(settings, uid, gid); err != nil {
@@ -239,23 +241,27 @@ func (h *Handler) deliver(s *state, settings *Settings, uid, gid int) (renewed b
 		return false, err
 	}
 	if string(now) != string(data) {
-		renewed = true
 		if err := atomicfile.WriteOwned(h.Layout.ConfigFile(), data, 0o640, 0, gid); err != nil {
 			return false, err
 		}
 	}
 	s.Generation = settings.Config.Generation
-	return renewed || newKeys, nil
+	return newKeys || newProxy, nil
 }
 
-func (h *Handler) deliverProxy(setting secret.Secret, uid, gid int) error {
+func (h *Handler) deliverProxy(setting secret.Secret, uid, gid int) (renewed bool, err error) {
 	if setting.IsZero() {
-		if err := os.Remove(h.Layout.ProxyFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+		err := os.Remove(h.Layout.ProxyFile())
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
 		}
-		return nil
+		return true, err
 	}
-	return atomicfile.WriteOwned(h.Layout.ProxyFile(), []byte(setting.Reveal()), 0o400, uid, gid)
+	now, err := atomicfile.ReadLimited(h.Layout.ProxyFile(), 64<<10)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	return string(now) != setting.Reveal(), atomicfile.WriteOwned(h.Layout.ProxyFile(), []byte(setting.Reveal()), 0o400, uid, gid)
 }
 
 // deliverKeys hands over each key that differs from the last one that was. The
@@ -384,7 +390,8 @@ func (h *Handler) deliverKey(root *os.Root, id string, key secret.Secret, uid, g
 }
 
 // startAgent makes sure that this version runs with these settings: it starts
-// what does not run, and restarts what runs with something older.
+// what does not run, and restarts what runs with something older. An agent of
+// this version takes a new config over by itself.
 func (h *Handler) startAgent(ctx context.Context, s *state, renewed bool, x *extension.Invocation) error {
 	switched, err := h.use(product.Version)
 	if err != nil {
@@ -399,9 +406,9 @@ func (h *Handler) startAgent(ctx context.Context, s *state, renewed bool, x *ext
 	if err != nil {
 		return fmt.Errorf("ask for the service: %w", err)
 	}
-	stale := renewed || switched || changed || h.runsSomethingElse(s.Generation)
+	stale := renewed || switched || changed || h.runsOtherVersion()
 	if now.Running && stale {
-		x.Log.Info("restart the agent", "new settings", renewed, "new version", switched, "new unit", changed)
+		x.Log.Info("restart the agent", "new secrets", renewed, "new version", switched, "new unit", changed)
 		err = h.Manager.Restart(ctx, u)
 	} else {
 		err = h.Manager.Start(ctx, u)
@@ -412,12 +419,12 @@ func (h *Handler) startAgent(ctx context.Context, s *state, renewed bool, x *ext
 	return nil
 }
 
-// runsSomethingElse reports whether the agent that wrote the health file obeys
-// other settings, or is of another version, than it should: an enable that was
-// killed half-way leaves such an agent behind.
-func (h *Handler) runsSomethingElse(generation string) bool {
+// runsOtherVersion reports whether the agent that wrote the health file is of
+// another version than it should be: an enable that was killed half-way leaves
+// such an agent behind.
+func (h *Handler) runsOtherVersion() bool {
 	health, err := agent.ReadHealth(h.Layout.HealthFile())
-	return err == nil && (health.Generation != generation || health.Version != product.Version)
+	return err == nil && health.Version != product.Version
 }
 
 // removeOldVersions deletes binaries of versions that are neither in use nor

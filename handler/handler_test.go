@@ -2,12 +2,14 @@ package handler
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -204,6 +206,56 @@ func TestOtherConnectionsStop(t *testing.T) {
 	}
 }
 
+// A dying agent is found running, and is gone when somebody looks again. Once
+// started it writes its health.
+type dying struct {
+	fakeManager
+	looks   int
+	started bool
+	write   func()
+}
+
+func (m *dying) Status(context.Context, service.Unit) (service.State, error) {
+	m.looks++
+	return service.State{Running: m.started || m.looks < 3, PID: 7}, nil
+}
+
+func (m *dying) Start(context.Context, service.Unit) error {
+	m.started = true
+	m.write()
+	return m.do("start")
+}
+
+// A disable that was killed has told the agent to stop; enable finds it still
+// running, and starts it when it has ended.
+func TestAgentThatWasJustStoppedIsStartedAgain(t *testing.T) {
+	h, _ := newHandler(t)
+	h.Patience = time.Minute
+	if err := os.MkdirAll(h.Layout.AgentDir(), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m := &dying{}
+	m.write = func() {
+		data, err := json.Marshal(agent.Health{Version: product.Version, Generation: "1", PID: 7, Workspaces: []agent.WorkspaceHealth{{ID: "a", State: agent.StateConnected}}})
+		if err == nil {
+			err = os.WriteFile(h.Layout.HealthFile(), data, 0o600)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	h.Manager = m
+	x := invocation(t, h)
+	synctest.Test(t, func(t *testing.T) {
+		if v := h.await(t.Context(), &state{Generation: "1"}, x); v.err != nil {
+			t.Errorf("the verdict is %v", v.err)
+		}
+	})
+	if !slices.Equal(m.calls, []string{"start"}) {
+		t.Errorf("the manager was asked for %q", m.calls)
+	}
+}
+
 func TestVerdict(t *testing.T) {
 	health := func(states ...string) *agent.Health {
 		h := &agent.Health{}
@@ -283,6 +335,22 @@ func TestPartsTellWhoHoldsTheCeilings(t *testing.T) {
 		if all[0].Message != "0 of 0 MB used. a newer one." {
 			t.Errorf("the spool's part says %q", all[0].Message)
 		}
+	}
+}
+
+// What the workspace asks for and does not get is told, and is no fault of the
+// machine.
+func TestPartsTellWhoChose(t *testing.T) {
+	h := &agent.Health{Configuration: agent.ConfigurationHealth{
+		Origin: agent.OriginWorkspace, Asked: true, Workspace: "a", Problem: "status 404", Unobeyed: []string{"1: x", "2", "3", "4", "5", "6", "7"},
+	}}
+	want := extension.Substatus{Name: "configuration", Status: extension.StatusSuccess, Message: "What is collected comes from workspace a. " +
+		"The configuration of the workspace is not brought up to date: status 404. No effect: 1: x. No effect: 2. No effect: 3. No effect: 4. No effect: 5. And 2 more."}
+	if diff := cmp.Diff(want, parts(h)[0]); diff != "" {
+		t.Error(diff)
+	}
+	if text := summary(h, []string{"A note."}); text != "Collecting from 0 sources to workspace . What is collected comes from workspace a. A note." {
+		t.Errorf("summary is %q", text)
 	}
 }
 

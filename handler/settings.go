@@ -107,6 +107,7 @@ func (s *Settings) public(d *decoder, pub *object) {
 	s.redaction(d, pub)
 	s.applications(d, pub)
 	s.sources(d, pub.object("dataSources"), pub.had("dataSources"))
+	s.workspaceConfiguration(pub)
 	s.listeners(d, pub)
 	s.counterValues(d, pub)
 	s.limits(pub)
@@ -127,6 +128,23 @@ func (s *Settings) public(d *decoder, pub *object) {
 	}
 	pub.take("proxy")
 	pub.done()
+}
+
+// workspaceConfiguration reads who may choose what is collected when the
+// settings do not: the first workspace, unless they forbid it. A person who says
+// so in as many words lets it name files anywhere on the machine.
+func (s *Settings) workspaceConfiguration(pub *object) {
+	const name = "useWorkspaceConfiguration"
+	given := pub.had(name)
+	wanted := pub.boolean(name)
+	if s.Config.Origin == agent.OriginSettings {
+		if wanted {
+			s.Notes = append(s.Notes, name+" has no effect: the settings have dataSources, which come first.")
+		}
+		return
+	}
+	s.Config.FollowWorkspace = wanted || !given
+	s.Config.AnyFile = wanted
 }
 
 var guid = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)

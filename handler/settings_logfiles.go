@@ -45,7 +45,7 @@ func (s *Settings) logFiles(d *decoder, src *object) {
 	log.FromStart = src.boolean("fromStart")
 	log.Patterns = filePatterns(d, src, "filePatterns", 1)
 	log.Exclude = filePatterns(d, src, "excludeFilePatterns", 0)
-	s.Config.Sources.CustomLogs = append(s.Config.Sources.CustomLogs, log)
+	s.addLog(d, src, log)
 }
 
 // recordStart reads where records of several lines begin.

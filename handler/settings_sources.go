@@ -32,7 +32,9 @@ var facilities = []string{
 // the default set applies.
 func (s *Settings) sources(d *decoder, o *object, given bool) {
 	s.Config.Sources.Heartbeat.Interval = seconds(60)
+	s.Config.Origin = agent.OriginSettings
 	if !given {
+		s.Config.Origin = agent.OriginDefault
 		s.defaultSources()
 		return
 	}

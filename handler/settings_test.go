@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -329,6 +330,62 @@ func TestGenerationFollowsEverySetting(t *testing.T) {
 			t.Errorf("generation of the same settings changed from %s to %s", g, again)
 		}
 		seen[g] = tt[0] + tt[1]
+	}
+}
+
+// TestWhoMayChoose: the workspace may when the settings name no data sources and
+// do not forbid it, and any file of the machine only when they say so.
+func TestWhoMayChoose(t *testing.T) {
+	for _, tt := range []struct {
+		settings         string
+		origin           string
+		follows, anyFile bool
+		note             bool
+	}{
+		{``, agent.OriginDefault, true, false, false},
+		{`,"useWorkspaceConfiguration":true`, agent.OriginDefault, true, true, false},
+		{`,"useWorkspaceConfiguration":"false"`, agent.OriginDefault, false, false, false},
+		{`,"dataSources":{}`, agent.OriginSettings, false, false, false},
+		{`,"dataSources":{},"useWorkspaceConfiguration":false`, agent.OriginSettings, false, false, false},
+		{`,"dataSources":{},"useWorkspaceConfiguration":true`, agent.OriginSettings, false, false, true},
+	} {
+		s, err := parse(`{"workspaceId":"`+testID+`"`+tt.settings+`}`, `{"workspaceKey":"`+testKey+`"}`)
+		if err != nil {
+			t.Errorf("%s: %v", tt.settings, err)
+			continue
+		}
+		c := s.Config
+		if c.Origin != tt.origin || c.FollowWorkspace != tt.follows || c.AnyFile != tt.anyFile || tt.note != (len(s.Notes) == 1) {
+			t.Errorf("%s: from %s, follows %v, any file %v, notes %q", tt.settings, c.Origin, c.FollowWorkspace, c.AnyFile, s.Notes)
+		}
+		// Where the workspace may choose, the syslog daemon passes on everything.
+		passed := passedOn(&c)
+		if all := passed != nil && slices.Equal(passed.Selectors[0].Facilities, []string{"*"}) && slices.Equal(passed.Selectors[0].Severities, []string{"*"}); all != tt.follows {
+			t.Errorf("%s: passed on is %+v", tt.settings, passed)
+		}
+		st := &state{}
+		(&Handler{}).adopt(st, &extension.Invocation{Env: &extension.Environment{}, Now: time.Now}, s)
+		if st.ReadAll != tt.anyFile || st.ReadsTmp != tt.anyFile || st.ReadsHome != tt.anyFile {
+			t.Errorf("%s: rights are %+v", tt.settings, st)
+		}
+	}
+}
+
+// TestLogsOfOneTable are one source: it has all their paths.
+func TestLogsOfOneTable(t *testing.T) {
+	const log = `{"streams":["Custom-App_CL"],"format":"text","fromStart":%s,"filePatterns":["/var/log/%s.log"]}`
+	with := func(second string) string {
+		return `{"workspaceId":"` + testID + `","dataSources":{"logFiles":[` + fmt.Sprintf(log, "true", "a") + "," + fmt.Sprintf(log, second, "b") + "," + fmt.Sprintf(log, "true", "a") + `]}}`
+	}
+	s, err := parse(with("true"), `{"workspaceKey":"`+testKey+`"}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if logs := s.Config.Sources.CustomLogs; len(logs) != 1 || !slices.Equal(logs[0].Patterns, []string{"/var/log/a.log", "/var/log/b.log"}) {
+		t.Errorf("logs are %+v", logs)
+	}
+	if _, err := parse(with("false"), `{"workspaceKey":"`+testKey+`"}`); err == nil || !strings.Contains(err.Error(), "dataSources.logFiles[1].streams") {
+		t.Errorf("two beginnings of one table: %v", err)
 	}
 }
 

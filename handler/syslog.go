@@ -47,6 +47,18 @@ func (h *Handler) hasJournal() bool {
 	return err == nil
 }
 
+// passedOn is what the syslog daemon hands to the agent. Where the workspace may
+// choose, it is everything, and the agent picks: nothing that root obeys comes
+// from the agent.
+func passedOn(c *agent.Config) *agent.Syslog {
+	if c.Sources.Syslog == nil || !c.FollowWorkspace {
+		return c.Sources.Syslog
+	}
+	all := *c.Sources.Syslog
+	all.Selectors = []agent.SyslogSelector{{Facilities: []string{"*"}, Severities: []string{"*"}}}
+	return &all
+}
+
 // configureSyslog makes the syslog daemon pass on what the settings ask for,
 // or stop passing on. What is wrong with it is a note to the user: everything
 // else is collected all the same.

@@ -19,6 +19,8 @@ import (
 // How enable watches the agent after it started it.
 const (
 	pollEvery = 200 * time.Millisecond
+	// reviveEvery lies between two looks whether it runs at all.
+	reviveEvery = time.Second
 	// settled is how long the agent has to say "unreachable" before enable
 	// believes it.
 	settled = 20 * time.Second
@@ -38,6 +40,8 @@ func (h *Handler) await(ctx context.Context, s *state, x *extension.Invocation) 
 	defer cancel()
 	var last *agent.Health
 	var unreachable time.Time
+	revive := time.NewTicker(reviveEvery)
+	defer revive.Stop()
 	for {
 		health, err := agent.ReadHealth(h.Layout.HealthFile())
 		if err == nil && health.Generation == s.Generation && health.Version == product.Version && !health.Clean && h.wrote(ctx, s, health) {
@@ -68,8 +72,24 @@ func (h *Handler) await(ctx context.Context, s *state, x *extension.Invocation) 
 				return v
 			}
 			return verdict{last, extension.WithCode(extension.ExitUnreachable, errKeyPending)}
+		case <-revive.C:
+			h.revive(ctx, s, x)
 		case <-time.After(pollEvery):
 		}
+	}
+}
+
+// revive starts an agent that does not run after all: it was found running
+// while it came to its end, because a disable that was killed had just told it
+// to stop.
+func (h *Handler) revive(ctx context.Context, s *state, x *extension.Invocation) {
+	u := h.unit(s)
+	if now, err := h.Manager.Status(ctx, u); err != nil || now.Running {
+		return
+	}
+	x.Log.Info("the agent has been stopped; start it again")
+	if err := h.Manager.Start(ctx, u); err != nil {
+		x.Log.Warn("cannot start the agent", "error", err)
 	}
 }
 
@@ -150,13 +170,16 @@ func summary(health *agent.Health, notes []string) string {
 	for _, w := range health.Workspaces {
 		ids = append(ids, w.ID)
 	}
-	text := fmt.Sprintf("Collecting from %d sources to workspace %s.", len(health.Sources), strings.Join(ids, ", "))
-	return strings.Join(append([]string{text}, notes...), " ")
+	texts := []string{fmt.Sprintf("Collecting from %d sources to workspace %s.", len(health.Sources), strings.Join(ids, ", "))}
+	if text := health.Configuration.Sentence(); text != "" {
+		texts = append(texts, text)
+	}
+	return strings.Join(append(texts, notes...), " ")
 }
 
-// parts are the substatuses: one for each workspace, one for each source, one
-// for the spool, one for the ledger, and one for the ceilings while they are
-// too low or nobody but the agent holds them.
+// parts are the substatuses: one for each workspace, one for who chose the
+// sources, one for each source, one for the spool, one for the ledger, and one
+// for the ceilings while they are too low or nobody but the agent holds them.
 func parts(health *agent.Health) []extension.Substatus {
 	if health == nil {
 		return nil
@@ -185,6 +208,9 @@ func parts(health *agent.Health) []extension.Substatus {
 			part.Message = sentence(w.Message) + " " + part.Message
 		}
 		list = append(list, part)
+	}
+	if health.Configuration.Origin != "" {
+		list = append(list, configuration(&health.Configuration))
 	}
 	for _, src := range health.Sources {
 		part := extension.Substatus{Name: "source " + src.Name, Status: extension.StatusSuccess, Message: fmt.Sprintf("%d records read, %d dropped.", src.Read, src.Dropped)}
@@ -216,6 +242,27 @@ func limits(health *agent.Health) []extension.Substatus {
 	}
 	return nil
 }
+
+// configuration is the substatus that says who chose the sources. What the
+// workspace asks for and does not get is told, and is no fault of the machine.
+func configuration(c *agent.ConfigurationHealth) extension.Substatus {
+	part := extension.Substatus{Name: "configuration", Status: extension.StatusSuccess, Message: c.Sentence()}
+	if c.Problem != "" {
+		part.Message += " The configuration of the workspace is not brought up to date: " + sentence(c.Problem)
+	}
+	for i, text := range c.Unobeyed {
+		if i == shownUnobeyed {
+			part.Message += fmt.Sprintf(" And %d more.", len(c.Unobeyed)-i)
+			break
+		}
+		part.Message += " No effect: " + sentence(text)
+	}
+	return part
+}
+
+// shownUnobeyed is how many parts of a configuration without effect the status
+// names; the guest agent cuts long ones.
+const shownUnobeyed = 5
 
 // account is the substatus of the ledger.
 func account(health *agent.Health) extension.Substatus {

@@ -341,8 +341,8 @@ func TestFrameThatABatchWentWithoutIsVoid(t *testing.T) {
 				if got := string(s.Checkpoint(serial)); got != tt.place || st.Rows != tt.rows || st.Destinations[0].Lost != tt.lost || st.Destinations[1].Lost != 0 {
 					t.Fatalf("the place is %s, want %s: %+v", got, tt.place, st)
 				}
-				if st.Bytes != fs.Used() {
-					t.Errorf("Stats says %d bytes, the files take %d", st.Bytes, fs.Used())
+				if st.Bytes != blocksOf(t, fs) {
+					t.Errorf("Stats says %d bytes, the files take %d", st.Bytes, blocksOf(t, fs))
 				}
 				fs.Kill()
 			}

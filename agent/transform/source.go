@@ -520,12 +520,12 @@ func (e *emitter) closeDue(ctx context.Context) (next time.Time, err error) {
 // more, nil when there are none. names are those of the sources that are.
 func Leftovers(out func(prefix string, yield func(key string, value []byte) bool), names []string) source.Source {
 	var l leftovers
-	out(Prefix, func(key string, value []byte) bool {
+	out(Prefix, func(key string, _ []byte) bool {
 		if !slices.ContainsFunc(names, func(name string) bool {
 			route, is := strings.CutPrefix(key, Prefix+name+"/")
 			return is && !strings.Contains(route, "/")
 		}) {
-			l = append(l, source.Checkpoint{Key: key, Value: slices.Clone(value)})
+			l = append(l, key)
 		}
 		return true
 	})
@@ -535,16 +535,20 @@ func Leftovers(out func(prefix string, yield func(key string, value []byte) bool
 	return l
 }
 
-type leftovers []source.Checkpoint
+type leftovers []string // keys of checkpoints
 
 func (leftovers) Name() string { return "transform" }
 
 func (l leftovers) Run(ctx context.Context, out source.Emitter) error {
-	for _, c := range l {
-		if out.Checkpoint(c.Key) == nil {
+	if err := out.Flush(ctx); err != nil { // the source may have emitted more until it was stopped
+		return err
+	}
+	for _, key := range l {
+		value := out.Checkpoint(key)
+		if value == nil {
 			continue
 		}
-		if err := emitWindow(ctx, out, c.Key, c.Value); err != nil {
+		if err := emitWindow(ctx, out, key, value); err != nil {
 			return err
 		}
 	}

@@ -6,11 +6,13 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +20,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/openloganalytics/agent/agent"
+	"github.com/openloganalytics/agent/internal/atomicfile"
 	"github.com/openloganalytics/agent/internal/logfile"
 	"github.com/openloganalytics/agent/internal/paths"
 	"github.com/openloganalytics/agent/internal/proxy"
@@ -32,6 +35,9 @@ type machine struct {
 	service *service
 	ids     []string // of the workspaces that the agent delivers to
 	written int      // lines
+	config  *agent.Config
+	// with changes the config before the agent starts.
+	with func(*agent.Config)
 
 	stop func()
 }
@@ -132,6 +138,11 @@ func (m *machine) start(s *service, user string) {
 			m.Fatal(err)
 		}
 	}
+	if m.with != nil {
+		m.with(config)
+	}
+	m.config = config
+	m.save()
 	through, err := proxy.Parse(secret.New(user + s.gateway))
 	if err != nil {
 		m.Fatal(err)
@@ -143,7 +154,7 @@ func (m *machine) start(s *service, user string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- agent.Run(ctx, agent.Options{Layout: m.layout, Config: config, Proxy: through, Log: log})
+		ended <- agent.Run(ctx, agent.Options{Layout: m.layout, Config: config, Proxy: through, Log: log, Reread: m.reread})
 	}()
 	m.stop = func() {
 		m.Helper()
@@ -153,6 +164,60 @@ func (m *machine) start(s *service, user string) {
 			m.Error(err)
 		}
 	}
+}
+
+// save writes the config file.
+func (m *machine) save() {
+	m.Helper()
+	data, err := json.Marshal(m.config)
+	if err == nil {
+		err = os.MkdirAll(m.layout.ConfigDir(), 0o700)
+	}
+	if err == nil {
+		err = atomicfile.Write(m.layout.ConfigFile(), data, 0o600)
+	}
+	if err != nil {
+		m.Fatal(err)
+	}
+}
+
+// reread is agent.Options.Reread.
+func (m *machine) reread() (*agent.Config, error) {
+	data, err := os.ReadFile(m.layout.ConfigFile())
+	if err != nil {
+		return nil, err
+	}
+	config := &agent.Config{}
+	return config, json.Unmarshal(data, config)
+}
+
+// configure changes the config as the agent runs, and waits until it is in
+// force.
+func (m *machine) configure(change func(*agent.Config)) {
+	m.Helper()
+	next := &agent.Config{}
+	data, err := json.Marshal(m.config)
+	if err == nil {
+		err = json.Unmarshal(data, next)
+	}
+	if err != nil {
+		m.Fatal(err)
+	}
+	n, err := strconv.Atoi(next.Generation)
+	if err != nil {
+		m.Fatal(err)
+	}
+	next.Generation = strconv.Itoa(n + 1)
+	change(next)
+	m.config = next
+	m.save()
+	m.eventually(func() error {
+		h, err := agent.ReadHealth(m.layout.HealthFile())
+		if err == nil && (h.Generation != next.Generation || h.Clean) {
+			err = fmt.Errorf("generation is %s, want %s", h.Generation, next.Generation)
+		}
+		return err
+	})
 }
 
 // write writes n more numbered lines; those in bad hold the word poison.

@@ -3,6 +3,7 @@ package syslog
 import (
 	"context"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/openloganalytics/agent/agent/record"
@@ -19,9 +20,9 @@ const rowValues = 320
 // A Group gathers messages that are wanted, to emit them together. It is for
 // one goroutine.
 type Group struct {
-	wanted   Selection
-	security Selection // of security messages; they go into their own table
-	secures  bool      // that has any
+	wanted   *atomic.Pointer[Selection] // the source's, which may change
+	security Selection                  // of security messages; they go into their own table
+	secures  bool                       // that has any
 	writer   *writer
 
 	lanes [laneCount]struct {
@@ -50,7 +51,7 @@ func NewGroup(o Options) (*Group, error) {
 }
 
 func (s *Source) group() *Group {
-	g := &Group{wanted: s.wanted, security: s.security, secures: s.security != Selection{}, writer: newWriter(s.self, s.levels)}
+	g := &Group{wanted: &s.wanted, security: s.security, secures: s.security != Selection{}, writer: newWriter(s.self, s.levels)}
 	for n := range g.lanes {
 		l := &g.lanes[n]
 		l.table = s.tables[n]
@@ -72,7 +73,7 @@ func (g *Group) Begin(now time.Time) { g.writer.begin(now) }
 
 // Wants tells whether messages of that kind can be wanted.
 func (g *Group) Wants(facility, severity uint8) bool {
-	return g.wanted.Has(facility, severity) || g.secures && g.security.Has(facility, severity)
+	return g.wanted.Load().Has(facility, severity) || g.secures && g.security.Has(facility, severity)
 }
 
 // Full tells whether the group has no room for a message of so many bytes.
@@ -118,7 +119,7 @@ func (g *Group) keep(bytes int) {
 			return
 		}
 	}
-	if !g.wanted.Has(m.Facility, m.Severity) {
+	if !g.wanted.Load().Has(m.Facility, m.Severity) {
 		g.drop()
 		return
 	}

@@ -23,6 +23,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/openloganalytics/agent/agent/record"
@@ -66,10 +67,11 @@ type Options struct {
 
 // A Source receives syslog messages.
 type Source struct {
-	name             string
-	inputs           []input
-	opts             Options
-	wanted, security Selection
+	name     string
+	inputs   []input
+	opts     Options
+	wanted   atomic.Pointer[Selection]
+	security Selection
 
 	self   *self
 	tables [laneCount]*record.Table
@@ -128,11 +130,17 @@ func newSource(name string, o Options) (*Source, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Source{
-		name: name, opts: o, wanted: wanted, security: security, tables: newTables(), levels: newLevels(),
+	s := &Source{
+		name: name, opts: o, security: security, tables: newTables(), levels: newLevels(),
 		self: &self{name: o.Hostname, addresses: o.Addresses, now: o.Now},
-	}, nil
+	}
+	s.wanted.Store(&wanted)
+	return s, nil
 }
+
+// SelectAs makes the messages wanted that other wants, at any time: nothing is
+// closed and no message is lost by it.
+func (s *Source) SelectAs(other *Source) { s.wanted.Store(other.wanted.Load()) }
 
 func checkLoopback(address string) error {
 	at, err := netip.ParseAddrPort(address)

@@ -319,6 +319,43 @@ func TestUnwantedMessagesAreLeftOut(t *testing.T) {
 	}
 }
 
+// TestSelectionChanges: from then on other messages are wanted, on the
+// connection that was open before.
+func TestSelectionChanges(t *testing.T) {
+	address := freePort(t, "tcp")
+	out := emitter("tcp " + address)
+	s, err := New(Options{TCP: address, Hostname: "vm", Selectors: everything()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	runSource(t, s, out)
+	opened(t, out, "tcp "+address)
+	conn := dial(t, "tcp", address)
+	for _, step := range []struct {
+		severities []string
+		want       string
+	}{{[]string{"err"}, "<3>app: 3"}, {[]string{"info"}, "<6>app: 6"}, {[]string{}, ""}, {[]string{"*"}, "<3>app: 3<6>app: 6"}} {
+		mark := Selector{Facilities: []string{"user"}, Severities: []string{"emerg"}}
+		other, err := New(Options{TCP: address, Selectors: []Selector{mark, {Facilities: []string{"kern"}, Severities: step.severities}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.SelectAs(other)
+		before := len(messages(out))
+		send(t, conn, "<3>app: 3\n<6>app: 6\n<8>app: end\n")
+		if err := out.Wait(within(t), func() bool { m := messages(out); return len(m) > before && m[len(m)-1] == "end" }); err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, m := range messages(out)[before : len(messages(out))-1] {
+			got += "<" + m + ">app: " + m
+		}
+		if got != step.want {
+			t.Errorf("with %q: %q, want %q", step.severities, got, step.want)
+		}
+	}
+}
+
 // TestPortInUse: the trouble names the port while it is taken, and the source
 // goes on without being started again once it is free.
 func TestPortInUse(t *testing.T) {

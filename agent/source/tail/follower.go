@@ -104,6 +104,7 @@ type follower struct {
 	scanned    chan func(context.Context) error
 	begun      time.Time
 	unmarked   []string // patterns that are used for the first time
+	parked     int      // checkpoints kept that no pattern asks for any more
 	ending     int      // files that are to be read from their end and have no mark
 	compressed int
 

@@ -90,7 +90,8 @@ func (t *follower) load() {
 		case err != nil:
 			t.o.Log.Warn("forgets a checkpoint that cannot be read: its file is read from the beginning", "key", key, "error", err)
 			stale = append(stale, key)
-		case !t.matches(m.label): // the patterns were changed
+		case !t.matches(m.label) && t.park(): // its pattern was taken away, and may come back
+		case !t.matches(m.label):
 			stale = append(stale, key)
 		default:
 			t.saved.add(key, m)
@@ -101,7 +102,7 @@ func (t *follower) load() {
 	t.out.Checkpoints(t.prefix+"pattern:", func(key string, _ []byte) bool {
 		pattern := strings.TrimPrefix(key, t.prefix+"pattern:")
 		marked[pattern] = true
-		if !slices.Contains(t.o.Patterns, pattern) {
+		if !slices.Contains(t.o.Patterns, pattern) && !t.park() {
 			stale = append(stale, key)
 		}
 		return true
@@ -112,6 +113,15 @@ func (t *follower) load() {
 		}
 	}
 	t.stale = forgotten(stale...)
+}
+
+// maxParked checkpoints are kept that no pattern asks for any more.
+const maxParked = 1000
+
+// park reports whether one more may be kept.
+func (t *follower) park() bool {
+	t.parked++
+	return t.parked <= maxParked
 }
 
 // search finds out what became of the files that have a mark and are not among
