@@ -63,6 +63,8 @@ type Options struct {
 
 	Log *logfile.Logger
 	Now func() time.Time // time.Now if nil
+
+	queue int // bytes of datagrams that wait at most; 0 is maxQueued
 }
 
 // A Source receives syslog messages.

@@ -149,12 +149,13 @@ func TestSocketLongMessage(t *testing.T) {
 func TestUDPWhileTheSpoolIsFull(t *testing.T) {
 	address := freePort(t, "udp")
 	out := emitter("udp " + address)
-	stop := run(t, Options{UDP: address}, out)
+	const queue = 4 << 20 // less than maxQueued, for the emitter of the test is slow
+	stop := run(t, Options{UDP: address, queue: queue}, out)
 	opened(t, out, "udp "+address)
 	out.Block()
 	conn := dial(t, "udp", address)
 	padding := strings.Repeat(" ", 16000)
-	const count = 2 * maxQueued / 16000
+	const count = 2 * queue / 16000
 	for i := range count {
 		send(t, conn, numbered(i)+padding)
 	}
@@ -179,7 +180,7 @@ func TestFullQueueLosesTheOldest(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := sourcetest.New()
-	r, q := s.receiver(t.Context(), out, "udp"), newBurstQueue()
+	r, q := s.receiver(t.Context(), out, "udp"), newBurstQueue(maxQueued)
 	out.Block()
 	padding := strings.Repeat(" ", 16000)
 	const count = maxQueued/16000 + 100
@@ -218,7 +219,7 @@ func TestFullQueueLosesTheOldest(t *testing.T) {
 // TestQueueIsForMessages: however few datagrams come at a time, as many of them
 // fit into the queue, and they come out in order with their senders.
 func TestQueueIsForMessages(t *testing.T) {
-	q := newBurstQueue()
+	q := newBurstQueue(maxQueued)
 	const count = 20000
 	for i := range count {
 		b := q.next()

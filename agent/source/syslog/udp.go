@@ -1,6 +1,7 @@
 package syslog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -72,7 +73,7 @@ func (r *receiver) receiveUDP(ctx context.Context, conn *net.UDPConn) error {
 	stop := context.AfterFunc(reading, func() { r.deadline(socket, 0) })
 	defer stop()
 
-	q := newBurstQueue()
+	q := newBurstQueue(cmp.Or(r.source.opts.queue, maxQueued))
 	var emitting sync.WaitGroup
 	var failed error
 	emitting.Go(func() {
@@ -165,8 +166,9 @@ func (r *receiver) loseOldest(q *burstQueue) error {
 	return err
 }
 
-// A burstQueue holds bursts of at most maxQueued bytes.
+// A burstQueue holds bursts of at most limit bytes.
 type burstQueue struct {
+	limit int
 	spare chan *burst
 	wake  chan struct{} // something was put in, or the queue was closed
 
@@ -176,8 +178,8 @@ type burstQueue struct {
 	closed  bool
 }
 
-func newBurstQueue() *burstQueue {
-	return &burstQueue{spare: make(chan *burst, spareBursts), wake: make(chan struct{}, 1)}
+func newBurstQueue(limit int) *burstQueue {
+	return &burstQueue{limit: limit, spare: make(chan *burst, spareBursts), wake: make(chan struct{}, 1)}
 }
 
 // next returns an empty burst.
@@ -201,7 +203,7 @@ func (q *burstQueue) put(b *burst) bool {
 	case len(b.ends) == 0:
 		q.keep(b)
 		return true
-	case len(q.waiting) > 0 && q.used+size > maxQueued:
+	case len(q.waiting) > 0 && q.used+size > q.limit:
 		return false
 	case last >= 0 && len(q.waiting[last].bytes)+len(b.bytes) <= burstSize:
 		q.waiting[last].join(b)

@@ -19,7 +19,7 @@ import (
 	"syscall"
 )
 
-// sources is the literal list of what is proved.
+// sources lists what is measured, and what the agent tells of itself.
 func sources() []source {
 	return []source{
 		{name: "heartbeat", table: "Heartbeat", start: heartbeat},

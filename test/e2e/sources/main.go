@@ -70,7 +70,7 @@ func run(ctx context.Context, args []string) error {
 	var failed []error
 	fmt.Printf("| %-24s | %-11s | %-15s | %5s | %s\n| --- | --- | --- | --- | ---\n", "source", "daemon", "table", "rows", "verdict")
 	ran := 0
-	for _, s := range sources() {
+	for _, s := range append(sources(), logs()...) {
 		if !strings.HasPrefix(s.name, *only) {
 			continue
 		}
