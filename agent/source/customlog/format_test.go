@@ -348,23 +348,6 @@ func TestEncodings(t *testing.T) {
 	}
 }
 
-// TestJSONAllocatesNothing: the members of a line become a row without garbage.
-func TestJSONAllocatesNothing(t *testing.T) {
-	s := newSource(t, Options{Patterns: []string{t.TempDir()}, Computer: "host1", JSON: true})
-	b := record.NewBatch(s.follow.Table, record.NewCompressor())
-	line := []byte(`{"Level":"warn","Message":"a line of text","count":12,"tags":["a","b"]}`)
-	at := time.Now()
-	fill := func() {
-		for range 1000 {
-			s.addJSON(b, "/var/log/app/app.log", line, at)
-		}
-		b.Cut()
-	}
-	if n := testing.AllocsPerRun(20, fill); n != 0 {
-		t.Errorf("%v allocations for 1000 lines, want 0", n)
-	}
-}
-
 func FuzzStart(f *testing.F) {
 	for _, seed := range []string{"2026-03-04 05:06:07,1 x", "3/4/2026 5:06:07 PM", "Mar  4 05:06:07", "[04/Mar/2026:05:06:07 +0100]", "260304  5:06:07"} {
 		f.Add([]byte(seed))

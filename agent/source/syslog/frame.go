@@ -51,6 +51,9 @@ func (f *framer) space() []byte {
 // filled says that n bytes were read into space.
 func (f *framer) filled(n int) { f.end += n }
 
+// whole tells whether no part of a message is held.
+func (f *framer) whole() bool { return f.start == f.end && !f.skipLine && f.skip == 0 }
+
 // full tells whether the last read filled the space, so that there may be more.
 func (f *framer) full() bool { return f.end == len(f.buf) }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 )
 
 // receiveStream takes connections of syslog-ng until ctx ends. Then it shuts
@@ -54,26 +55,54 @@ func (s *Source) receiveStream(ctx context.Context, r *receiver) error {
 // lines receives lines until the connection ends. A line without its end is no
 // message: syslog-ng sends it again, whole, with the next connection.
 func (r *receiver) lines(ctx context.Context, conn *net.UnixConn) error {
-	shut := context.AfterFunc(ctx, func() {
-		if err := conn.CloseRead(); err != nil {
-			r.source.opts.Log.Debug("cannot shut a connection", "input", r.thing, "error", err)
-		}
-	})
-	defer shut()
+	wake := context.AfterFunc(ctx, func() { r.deadline(conn, 0) })
+	defer wake()
 	f := &framer{}
-	for {
+	for ctx.Err() == nil {
 		n, err := r.read(conn, f)
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil
+		case isTimeout(err) && ctx.Err() != nil:
 		case err != nil:
 			return err
-		case r.closing.Err() != nil:
-			return nil
 		case n < fewBytes:
 			pause(ctx, lazy)
 		}
 	}
+	return r.lastLines(conn, f)
+}
+
+// lastLines keeps syslog-ng out and reads what it has written. It does so when
+// the socket has just been emptied, at the end of a line: syslog-ng forgets a
+// line of which it could write a part only, and the socket was full then.
+func (r *receiver) lastLines(conn *net.UnixConn, f *framer) error {
+	emptied := false
+	for since := time.Now(); !emptied && draining(since, false) && r.closing.Err() == nil; {
+		space := f.space()
+		n, err := readNow(conn, space)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if failed := r.filled(f, n); failed != nil || err != nil {
+			return errors.Join(failed, err)
+		}
+		emptied = n < len(space) && f.whole()
+		if n == 0 && !emptied {
+			pause(r.closing, brisk) // the rest of a line is to come
+		}
+	}
+	if err := errors.Join(conn.CloseRead(), conn.SetReadDeadline(time.Time{})); err != nil {
+		return fmt.Errorf("keep a sender out: %w", err)
+	}
+	for r.closing.Err() == nil {
+		if _, err := r.read(conn, f); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // close closes what nothing was written to.
