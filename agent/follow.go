@@ -2,16 +2,24 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"os"
 	"reflect"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
+
 	"github.com/openloganalytics/agent/agent/workspace"
 )
 
-// lookForConfig lies between two looks at the config file.
-const lookForConfig = time.Second
+// lookForConfig lies between two looks at the config file where the system does
+// not tell of a change, or the file could not be read; else lookSeldom does, in
+// case it was not told.
+const (
+	lookForConfig = time.Second
+	lookSeldom    = time.Minute
+)
 
 // A configChangedError is why the agent begins anew: the config differs in more
 // than its sources.
@@ -26,19 +34,49 @@ func (r *roster) heed(ctx context.Context, stop context.CancelCauseFunc) {
 	if r.o.Reread == nil {
 		return
 	}
+	pause := lookSeldom
+	changed, failed, forget, err := watchFolder(r.o.Layout.ConfigDir())
+	defer forget()
+	if err != nil {
+		r.o.Log.Info("the system does not tell when the config changes; it is looked at every second", "error", err)
+		pause = lookForConfig
+	}
 	var seen fs.FileInfo
-	ticker := time.NewTicker(lookForConfig)
-	defer ticker.Stop()
 	for {
-		if info, err := os.Stat(r.o.Layout.ConfigFile()); err == nil && !sameFile(seen, info) && r.reread(ctx, stop) {
-			seen = info
+		next := pause
+		if info, err := os.Stat(r.o.Layout.ConfigFile()); err == nil && !sameFile(seen, info) {
+			if r.reread(ctx, stop) {
+				seen = info
+			} else {
+				next = lookForConfig
+			}
 		}
+		timer := time.NewTimer(next)
 		select {
 		case <-ctx.Done():
+		case <-timer.C:
+		case <-changed:
+		case err := <-failed: // something may not have been told
+			r.o.Log.Debug("the system may not have told of a change of the config", "error", err)
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
 			return
-		case <-ticker.C:
 		}
 	}
+}
+
+// watchFolder tells of changes in a folder until forget is called; with an error
+// it tells of none.
+func watchFolder(dir string) (changed <-chan fsnotify.Event, failed <-chan error, forget func(), err error) {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return nil, nil, func() {}, err
+	}
+	if err := w.Add(dir); err != nil {
+		return nil, nil, func() {}, errors.Join(err, w.Close())
+	}
+	return w.Events, w.Errors, func() { _ = w.Close() }, nil // nothing was written
 }
 
 // sameFile reports whether a file was neither replaced nor written.
