@@ -69,9 +69,6 @@ func New(spec Spec) (*Pipeline, []Problem) {
 	return b.p, nil
 }
 
-// Stream returns the stream whose rows the pipeline takes; empty for text logs.
-func (p *Pipeline) Stream() string { return p.header.stream }
-
 // Header returns the name of the header processor.
 func (p *Pipeline) Header() string { return p.header.name }
 
