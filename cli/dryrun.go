@@ -60,7 +60,11 @@ func dryRun(ctx context.Context, args []string, s Streams) error {
 	if !*asJSON {
 		fmt.Fprintf(s.Out, "Looking for %v; nothing is sent. Ctrl-C ends it sooner.\n", *lasting)
 	}
-	report, err := agent.DryRun(ctx, agent.Options{Layout: layout, Config: config, Log: log}, *lasting, nil)
+	var told func(int64)
+	if !*asJSON {
+		told = progress(s.Out, time.Now)
+	}
+	report, err := agent.DryRun(ctx, agent.Options{Layout: layout, Config: config, Log: log}, *lasting, told)
 	if err != nil {
 		return err
 	}
@@ -74,6 +78,20 @@ func dryRun(ctx context.Context, args []string, s Streams) error {
 	}
 	printDryRun(s.Out, report)
 	return nil
+}
+
+// progressEvery lies between two signs of life at least.
+const progressEvery = 10 * time.Second
+
+// progress returns what tells a person how many rows there are so far.
+func progress(w io.Writer, now func() time.Time) func(rows int64) {
+	last := now()
+	return func(rows int64) {
+		if at := now(); at.Sub(last) >= progressEvery {
+			last = at
+			fmt.Fprintf(w, "%d rows so far\n", rows)
+		}
+	}
 }
 
 func dryConfig(layout paths.Layout, file string) (*agent.Config, error) {
