@@ -116,7 +116,7 @@ e2e-guest: ## let the real Azure guest agent drive the package (root; GUEST_HARN
 	go run ./test/e2e/guest
 
 .PHONY: e2e-journald
-e2e-journald: ## hold the journal's source against the real journald (root; unshare)
+e2e-journald: ## hold the journal's source against the real journald (root)
 	go run ./test/e2e/journald
 
 .PHONY: e2e-sources

@@ -31,8 +31,13 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	count := flag.Int("messages", 100000, "messages to send")
+	below := flag.String("journald", "", "become the journald of the machine below this folder, in a mount namespace")
 	flag.Parse()
-	if err := run(ctx, *count); err != nil {
+	work := func() error { return run(ctx, *count) }
+	if *below != "" {
+		work = func() error { return become(*below) }
+	}
+	if err := work(); err != nil {
 		fmt.Fprintln(os.Stderr, "journald:", err)
 		os.Exit(1)
 	}
@@ -49,6 +54,17 @@ type machine struct {
 
 const daemon = "/usr/lib/systemd/systemd-journald"
 
+// become puts a machine's folders in the place of the system's, in this mount
+// namespace, and goes on as journald.
+func become(dir string) error {
+	for from, to := range map[string]string{"run": "/run", "log": "/var/log", "journald.conf": "/etc/systemd/journald.conf"} {
+		if err := syscall.Mount(filepath.Join(dir, from), to, "", syscall.MS_BIND, ""); err != nil {
+			return fmt.Errorf("mount %s: %w", to, err)
+		}
+	}
+	return fmt.Errorf("start journald: %w", syscall.Exec(daemon, []string{daemon}, os.Environ()))
+}
+
 // start starts journald, which writes files of half a mebibyte at most.
 func (m *machine) start(ctx context.Context, most string) error {
 	config := "[Journal]\nStorage=persistent\nRateLimitIntervalSec=0\nReadKMsg=no\nAudit=no\nCompress=yes\nSystemMaxFileSize=512K\nSystemMaxFiles=100000\nSystemMaxUse=" + most + "\n"
@@ -61,12 +77,8 @@ func (m *machine) start(ctx context.Context, most string) error {
 	if err != nil {
 		return err
 	}
-	script := `set -e
-mount --bind "$0/run" /run
-mount --bind "$0/log" /var/log
-mount --bind "$0/journald.conf" /etc/systemd/journald.conf
-exec ` + daemon
-	m.process = exec.CommandContext(ctx, "unshare", "--mount", "sh", "-c", script, m.dir)
+	m.process = exec.CommandContext(ctx, "/proc/self/exe", "-journald", m.dir)
+	m.process.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	m.process.Stderr = os.Stderr
 	if err := m.process.Start(); err != nil {
 		return err
