@@ -108,7 +108,7 @@ type emitter struct {
 	source *Source
 	onStop func(func()) (forget func() bool) // when the source is to end
 
-	turn    chan struct{} // held by the one at work
+	turn    source.Turn // held by the one at work
 	scratch map[*record.Table]*record.Batch
 	routes  []routing
 	members []column // of the row at hand
@@ -138,7 +138,7 @@ type output struct {
 
 func newEmitter(ctx context.Context, s *Source, out source.Emitter) *emitter {
 	e := &emitter{
-		Emitter: out, source: s, turn: make(chan struct{}, 1), opened: make(chan struct{}, 1),
+		Emitter: out, source: s, turn: source.NewTurn(), opened: make(chan struct{}, 1),
 		onStop:  func(f func()) func() bool { return context.AfterFunc(ctx, f) },
 		scratch: map[*record.Table]*record.Batch{},
 	}
@@ -152,23 +152,12 @@ func newEmitter(ctx context.Context, s *Source, out source.Emitter) *emitter {
 	return e
 }
 
-func (e *emitter) lock(ctx context.Context) error {
-	select {
-	case e.turn <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (e *emitter) unlock() { <-e.turn }
-
 // Emit implements source.Emitter.
 func (e *emitter) Emit(ctx context.Context, table *record.Table, fill func(*record.Batch), at ...source.Checkpoint) error {
-	if err := e.lock(ctx); err != nil {
+	if err := e.turn.Take(ctx); err != nil {
 		return err
 	}
-	defer e.unlock()
+	defer e.turn.Give()
 	var filtered int64
 	var hits hits
 	if fill != nil {
@@ -489,10 +478,10 @@ func (e *emitter) closeWindows(ctx context.Context) error {
 // closeDue emits the windows whose time is over, and returns when the next one
 // ends; the zero time when none is open.
 func (e *emitter) closeDue(ctx context.Context) (next time.Time, err error) {
-	if err := e.lock(ctx); err != nil {
+	if err := e.turn.Take(ctx); err != nil {
 		return next, err
 	}
-	defer e.unlock()
+	defer e.turn.Give()
 	now := e.source.now()
 	var ended *record.Table
 	for i := range e.routes {

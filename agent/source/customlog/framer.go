@@ -32,7 +32,7 @@ type framer struct {
 	s      *Source
 	prefix string // of the checkpoints of records that may go on
 
-	turn    chan struct{} // held by the one at work
+	turn    source.Turn   // held by the one at work
 	begun   chan struct{} // a record was begun
 	pending map[string]*pending
 	path    string // of the block that the last fill brought
@@ -51,7 +51,7 @@ type pending struct {
 
 func newFramer(s *Source, out source.Emitter) *framer {
 	return &framer{
-		Emitter: out, s: s, prefix: s.Name() + ":open:", turn: make(chan struct{}, 1), begun: make(chan struct{}, 1),
+		Emitter: out, s: s, prefix: s.Name() + ":open:", turn: source.NewTurn(), begun: make(chan struct{}, 1),
 		pending: map[string]*pending{}, batch: record.NewBatch(s.follow.Table, nil), strange: map[string]bool{},
 	}
 }
@@ -96,24 +96,13 @@ func (f *framer) lines(_ *record.Batch, path string, block []byte) {
 	f.path, f.block = path, append(f.block[:0], block...)
 }
 
-func (f *framer) lock(ctx context.Context) error {
-	select {
-	case f.turn <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (f *framer) unlock() { <-f.turn }
-
 // Emit implements source.Emitter for tail: fill brings a block of one file,
 // whose place is the first of at.
 func (f *framer) Emit(ctx context.Context, table *record.Table, fill func(*record.Batch), at ...source.Checkpoint) error {
-	if err := f.lock(ctx); err != nil {
+	if err := f.turn.Take(ctx); err != nil {
 		return err
 	}
-	defer f.unlock()
+	defer f.turn.Give()
 	before := map[string]*pending{} // to go back to
 	var strange int
 	if fill != nil && len(at) > 0 {
@@ -304,10 +293,10 @@ func (f *framer) complete(ctx context.Context) error {
 
 // completeDue emits the records that are due and returns when the next one is.
 func (f *framer) completeDue(ctx context.Context) (next time.Time, err error) {
-	if err := f.lock(ctx); err != nil {
+	if err := f.turn.Take(ctx); err != nil {
 		return next, err
 	}
-	defer f.unlock()
+	defer f.turn.Give()
 	now := time.Now()
 	ended := map[string]*pending{}
 	for key, p := range f.pending {
